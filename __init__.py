@@ -1,0 +1,64 @@
+"""penstock: a fault-tolerant input data service for model training.
+
+tf.data pipelines run on preprocessing workers, a journaling dispatcher deals the work, and the
+trainer reads a normal `tf.data.Dataset`. Every element arrives exactly once, in an order that
+depends on neither the number of workers nor on which of them died, verified by hash.
+
+    dataset = dataset.apply(penstock.distribute("dispatcher:5050", job_name="train"))
+
+The names below are the whole public API. They are loaded when first used, so that importing
+penstock (for the dispatcher, or a trainer without TensorFlow) costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import errors
+    from .client.audit import audit
+    from .client.dataset import distribute
+    from .client.embedded import LocalCluster
+    from .client.groundtruth import digest_of
+    from .client.reader import Reader
+    from .graph import explain
+    from .timing import Timing
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LocalCluster",
+    "Reader",
+    "Timing",
+    "__version__",
+    "audit",
+    "digest_of",
+    "distribute",
+    "errors",
+    "explain",
+]
+
+_HOMES = {
+    "LocalCluster": "client.embedded",
+    "Reader": "client.reader",
+    "Timing": "timing",
+    "audit": "client.audit",
+    "digest_of": "client.groundtruth",
+    "distribute": "client.dataset",
+    "explain": "graph",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name from its module at first use (PEP 562)."""
+    if name == "errors":
+        return importlib.import_module(".errors", __name__)
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # The module of a function may carry its name (client.audit.audit): look past the submodule.
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

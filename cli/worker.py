@@ -1,0 +1,142 @@
+"""`penstock worker`: runs pipelines, split by split, and serves their elements."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from ..errors import UsageError
+from ..timing import Timing
+from .logs import configure
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_UNITS |= {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
+
+
+_Dispatcher = Annotated[
+    str,
+    typer.Option(metavar="HOST:PORT[,HOST:PORT...]", help="The dispatcher, and its standbys."),
+]
+_Host = Annotated[
+    str,
+    typer.Option(help="Address to serve clients on; 0.0.0.0 for other machines' clients."),
+]
+_Port = Annotated[int, typer.Option(help="Port to serve clients on; 0 picks a free one.")]
+_Advertise = Annotated[
+    str,
+    typer.Option(
+        metavar="HOST",
+        help="Name or address that clients reach this machine by, if it is not that of --host.",
+    ),
+]
+_Standby = Annotated[
+    bool, typer.Option("--standby", help="Get no work until another worker fails.")
+]
+_Slots = Annotated[int, typer.Option(help="Splits to run at once ahead of need.")]
+_MemoryLimit = Annotated[
+    str,
+    typer.Option(metavar="SIZE", help="Memory for finished elements, such as 512MiB or 4GB."),
+]
+_Unix = Annotated[
+    bool,
+    typer.Option("--unix/--no-unix", help="Serve clients on this machine by a Unix socket, too."),
+]
+_TimeScale = Annotated[
+    float, typer.Option(help="Multiplies every interval and deadline; below 1 for tests.")
+]
+_LogLevel = Annotated[str, typer.Option(help="debug, info, warning or error.")]
+_LogFormat = Annotated[str, typer.Option(help="human, or json: one object a line.")]
+_Announce = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="Once registered, write a JSON line with id, address and pid; - is standard output.",
+    ),
+]
+_StopOnStdinEof = Annotated[
+    bool,
+    typer.Option(
+        "--stop-on-stdin-eof", help="Stop when standard input ends, as a supervisor's child."
+    ),
+]
+
+
+def worker(
+    dispatcher: _Dispatcher = "127.0.0.1:5050",
+    host: _Host = "127.0.0.1",
+    port: _Port = 0,
+    advertise: _Advertise = "",
+    standby: _Standby = False,
+    slots: _Slots = 8,
+    memory_limit: _MemoryLimit = "1GiB",
+    unix: _Unix = True,
+    time_scale: _TimeScale = 1.0,
+    log_level: _LogLevel = "info",
+    log_format: _LogFormat = "human",
+    announce: _Announce = "",
+    stop_on_stdin_eof: _StopOnStdinEof = False,
+) -> None:
+    """Runs pipelines, split by split, and serves their elements to trainers.
+
+    Start as many as there is work for, on any machine that can read the data; each registers with
+    the dispatcher and is given splits to produce. It may be killed, stopped or started at any
+    time: its splits go to the others, and the trainer still gets every element exactly once.
+
+        penstock worker --dispatcher head:5050 --host 0.0.0.0
+
+    It needs the TensorFlow release of the trainer and the same paths to the files, and no GPU. A
+    dispatcher that is away is waited for, and what runs goes on being served meanwhile. SIGTERM
+    stops it cleanly.
+    """
+    try:
+        configure(log_level, log_format)  # type: ignore[arg-type]
+        timing = Timing().scaled(time_scale)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    from ..worker.server import WorkerOptions, serve
+
+    options = WorkerOptions(
+        dispatcher=dispatcher,
+        host=host,
+        port=port,
+        advertise=advertise,
+        standby=standby,
+        slots=slots,
+        memory_limit=parse_size(memory_limit),
+        unix=unix,
+        announce=announce,
+        stop_on_stdin_eof=stop_on_stdin_eof,
+        timing=timing,
+    )
+    _leave(serve(options))
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends the process, by force if a thread is inside TensorFlow.
+
+    Such a thread cannot be interrupted, and tearing the interpreter down under it could hang.
+    """
+    from ..worker.server import has_leftovers
+
+    if has_leftovers():
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(code)
+    raise typer.Exit(code)
+
+
+def parse_size(text: str) -> int:
+    """Bytes in a size such as 512MiB, 4GB, 1g or 1048576.
+
+    Raises:
+        UsageError: the text is not a size.
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]?i?)b?", text.strip().lower())
+    if match is None or match[2] not in _UNITS:
+        raise UsageError(f"{text!r} is not a size such as 512MiB, 4GB or 1048576")
+    return int(float(match[1]) * _UNITS[match[2]])

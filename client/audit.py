@@ -1,0 +1,244 @@
+"""Checking a ledger: what was lost, delivered twice, unexpected or altered, epoch by epoch.
+
+Each client wrote a file of its own (see `ledger`); a *visit* is one client's run through one epoch
+of one stream. A finished visit must have every element of every split exactly once, and hashes
+that add up to the digest that was proven. An unfinished one (the trainer stopped or was killed)
+must have no gap and nothing twice. A damaged file fails the audit as a whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from ..errors import UsageError, VerificationError
+from ..proto.hashing import Digest, DigestBuilder
+from .ledger import SUFFIX, read_records
+
+if TYPE_CHECKING:
+    import os
+
+    from numpy.typing import ArrayLike, NDArray
+
+#: Ground truth: a digest (of which the order is not compared), or the hash of every element.
+Truth: TypeAlias = "Digest | ArrayLike"
+
+
+@dataclass(frozen=True, slots=True)
+class VisitAudit:
+    """What was found in one client's visit of one epoch of one stream.
+
+    Attributes:
+        file: the ledger file's name.
+        job: the job's id.
+        stream: index of the stream in the job.
+        epoch: the epoch's number.
+        finished: its end was proven.
+        elements: number of elements that were delivered.
+        lost: elements that should have been delivered and were not.
+        duplicated: deliveries of elements that had been delivered already.
+        unexpected: deliveries of elements that do not exist.
+        altered: elements whose bytes are not what they should be; 1 if only the digest tells.
+        digest: of what was delivered, in its order.
+    """
+
+    file: str
+    job: str
+    stream: int
+    epoch: int
+    finished: bool
+    elements: int
+    lost: int
+    duplicated: int
+    unexpected: int
+    altered: int
+    digest: Digest
+
+    @property
+    def clean(self) -> bool:
+        """Nothing is wrong with it."""
+        return not (self.lost or self.duplicated or self.unexpected or self.altered)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """The result of `audit`.
+
+    Attributes:
+        visits: one for each visit of an epoch, by file, stream and epoch.
+        damaged: what cannot be read, in words.
+    """
+
+    visits: tuple[VisitAudit, ...]
+    damaged: tuple[str, ...]
+
+    @property
+    def clean(self) -> bool:
+        """Every visit is clean, and everything could be read."""
+        return not self.damaged and all(visit.clean for visit in self.visits)
+
+    @property
+    def lost(self) -> int:
+        """Lost elements of all visits."""
+        return sum(visit.lost for visit in self.visits)
+
+    @property
+    def duplicated(self) -> int:
+        """Duplicated elements of all visits."""
+        return sum(visit.duplicated for visit in self.visits)
+
+    @property
+    def unexpected(self) -> int:
+        """Unexpected elements of all visits."""
+        return sum(visit.unexpected for visit in self.visits)
+
+    @property
+    def altered(self) -> int:
+        """Altered elements of all visits."""
+        return sum(visit.altered for visit in self.visits)
+
+
+def audit(directory: str | os.PathLike[str], expected: Truth | None = None) -> AuditReport:
+    """Checks every file of a ledger directory.
+
+    Args:
+        directory: what `ledger=` of `distribute` or `Reader` named.
+        expected: what every finished epoch must consist of, in any order: a digest (see
+            `digest_of`), or the hashes of all elements.
+
+    Raises:
+        UsageError: there is no ledger in `directory`.
+    """
+    paths = sorted(Path(directory).glob(f"*{SUFFIX}")) if Path(directory).is_dir() else []
+    if not paths:
+        raise UsageError(f"there is no ledger in {directory}: no *{SUFFIX} files")
+    truth = expected
+    if expected is not None and not isinstance(expected, Digest):
+        truth = np.sort(np.asarray(expected, np.uint64))
+    visits: list[VisitAudit] = []
+    damaged: list[str] = []
+    for path in paths:
+        found = _File(path)
+        try:
+            found.read()
+        except (VerificationError, OSError, ValueError, KeyError, TypeError) as error:
+            damaged.append(str(error) if path.name in str(error) else f"{path}: {error}")
+        visits += [found.audited(visit, truth) for visit in found.visits.values()]
+    return AuditReport(tuple(visits), tuple(damaged))
+
+
+@dataclass(slots=True)
+class _Visit:
+    stream: int
+    epoch: int
+    #: (split, start, count) of every run of elements, and their hashes, in delivered order.
+    pieces: list[tuple[int, int, int]] = field(default_factory=list)
+    hashes: list[NDArray[np.uint64]] = field(default_factory=list)
+    counts: dict[int, int] | None = None
+    proven: Digest | None = None
+
+
+class _File:
+    """One ledger file, as its visits."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._job = ""
+        self.visits: dict[tuple[int, int], _Visit] = {}
+
+    def read(self) -> None:
+        for record in read_records(self._path):
+            kind = record["kind"]
+            if kind == "open":
+                self._job = str(record["job"])
+            elif kind == "run":
+                self._read_run(record)
+            elif kind == "end":
+                visit = self._visit(record)
+                visit.counts = {int(split): int(count) for split, count in record["splits"]}
+                visit.proven = Digest(*map(int, record["digest"]))
+
+    def _read_run(self, record: dict[str, Any]) -> None:
+        visit = self._visit(record)
+        pieces = [(int(split), int(start), int(count)) for split, start, count in record["pieces"]]
+        hashes = np.frombuffer(record["hashes"], "<u8")
+        if len(hashes) != sum(count for _, _, count in pieces):
+            raise VerificationError(f"{self._path}: a record has not one hash for each element")
+        visit.pieces += pieces
+        visit.hashes.append(hashes)
+
+    def _visit(self, record: dict[str, Any]) -> _Visit:
+        key = (int(record["stream"]), int(record["epoch"]))
+        return self.visits.setdefault(key, _Visit(*key))
+
+    def audited(self, visit: _Visit, truth: Truth | None) -> VisitAudit:
+        builder = DigestBuilder()
+        for hashes in visit.hashes:
+            builder.update(hashes)
+        digest = builder.digest()
+        lost, duplicated, unexpected = _positions(visit)
+        altered = 0
+        whole = not (lost or duplicated or unexpected)
+        if visit.proven is not None and whole and visit.proven != digest:
+            altered = 1
+        if visit.proven is not None and truth is not None:
+            missing, surplus = _against(truth, visit, digest)
+            # A missing hash and one too many are one element that was altered.
+            altered = max(altered, min(missing, surplus))
+            lost = max(lost, missing - min(missing, surplus))
+            unexpected = max(unexpected, surplus - min(missing, surplus) - duplicated)
+        return VisitAudit(
+            file=self._path.name,
+            job=self._job,
+            stream=visit.stream,
+            epoch=visit.epoch,
+            finished=visit.proven is not None,
+            elements=digest.count,
+            lost=lost,
+            duplicated=duplicated,
+            unexpected=unexpected,
+            altered=altered,
+            digest=digest,
+        )
+
+
+def _positions(visit: _Visit) -> tuple[int, int, int]:
+    """(lost, duplicated, unexpected) by position: which elements of which splits came."""
+    lost = duplicated = unexpected = 0
+    spans: dict[int, list[tuple[int, int]]] = {}
+    for split, start, count in visit.pieces:
+        spans.setdefault(split, []).append((start, start + count))
+    if visit.counts is not None:
+        lost += sum(count for split, count in visit.counts.items() if split not in spans)
+    for split, found in spans.items():
+        # What an unfinished visit had yet to come is not known, so only gaps are losses there.
+        limit = max(stop for _, stop in found)
+        if visit.counts is not None:
+            limit = visit.counts.get(split, 0)
+        covered = 0
+        for start, stop in sorted(found):
+            unexpected += max(0, stop - max(start, limit))
+            start, stop = min(start, limit), min(stop, limit)
+            lost += max(0, start - covered)
+            duplicated += max(0, min(covered, stop) - start)
+            covered = max(covered, stop)
+        lost += max(0, limit - covered)
+    return lost, duplicated, unexpected
+
+
+def _against(truth: Truth, visit: _Visit, digest: Digest) -> tuple[int, int]:
+    """(missing, surplus) elements by value."""
+    if isinstance(truth, Digest):
+        difference = truth.count - digest.count
+        if difference == 0 and truth.total != digest.total:
+            return 1, 1
+        return max(0, difference), max(0, -difference)
+    wanted, wanted_times = np.unique(np.asarray(truth, np.uint64), return_counts=True)
+    hashes = np.concatenate([*visit.hashes, np.empty(0, np.uint64)])
+    found, found_times = np.unique(hashes, return_counts=True)
+    _, in_wanted, in_found = np.intersect1d(wanted, found, assume_unique=True, return_indices=True)
+    common = int(np.minimum(wanted_times[in_wanted], found_times[in_found]).sum())
+    return int(wanted_times.sum()) - common, len(hashes) - common

@@ -1,0 +1,244 @@
+"""Calls to the dispatcher: addresses, retries, and errors by their names.
+
+A call is tried at one address after the other until one answers, with growing pauses. At a
+client's start that ends with an `UnavailableError` after `connect_deadline_s`; what runs already
+(`sync`) tries for as long as it lives.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+
+from .. import errors
+from ..proto import control_pb2, control_pb2_grpc
+from ..proto.wire import PROTOCOL_VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from ..timing import Timing
+
+logger = logging.getLogger(__name__)
+
+Reply = TypeVar("Reply")
+
+_PART_BYTES = 1 << 20
+_CLOSE_DEADLINE_S = 2.0
+_ERROR_KEY = "penstock-error"
+_RETRIED = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+)
+_CLASSES: tuple[tuple[grpc.StatusCode, type[errors.PenstockError]], ...] = (
+    (grpc.StatusCode.NOT_FOUND, errors.NotFoundError),
+    (grpc.StatusCode.INVALID_ARGUMENT, errors.UsageError),
+)
+
+
+def parse_service(service: object) -> tuple[str, ...]:
+    """The dispatcher addresses that a `service` argument names.
+
+    Args:
+        service: `host:port`, several of them separated by commas, or an object with such an
+            `address` (a `LocalCluster`).
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    text = service if isinstance(service, str) else getattr(service, "address", None)
+    if isinstance(text, str):
+        addresses = tuple(address.strip() for address in text.split(","))
+        if all(_is_address(address) for address in addresses):
+            return addresses
+    raise errors.UsageError(
+        "service must be 'HOST:PORT' of a dispatcher (several are separated by commas), a "
+        f"LocalCluster, or None for a cluster on this machine, not {service!r}"
+    )
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isdecimal() and 0 < int(port) < 1 << 16
+
+
+def error_of(error: grpc.RpcError, address: str) -> errors.PenstockError:
+    """The penstock error that the dispatcher named, or the nearest to the status code."""
+    text = f"{error.details() or error.code().name} (dispatcher {address})"
+    for key, value in error.trailing_metadata() or ():
+        named: Any = getattr(errors, str(value), None) if key == _ERROR_KEY else None
+        if isinstance(named, type) and issubclass(named, errors.PenstockError):
+            found: errors.PenstockError = named(text)
+            return found
+    nearest: type[errors.PenstockError] = dict(_CLASSES).get(error.code(), errors.RefusedError)
+    return nearest(text)
+
+
+def is_transient(error: grpc.RpcError) -> bool:
+    """Whether the same call may be answered later, or by another dispatcher."""
+    return error.code() in _RETRIED
+
+
+class Backoff:
+    """Growing pauses between tries."""
+
+    def __init__(self, timing: Timing) -> None:
+        self._timing = timing
+        self._pause_s = timing.retry_min_s
+
+    def reset(self) -> None:
+        """The last try worked."""
+        self._pause_s = self._timing.retry_min_s
+
+    def next_s(self) -> float:
+        """The pause before the next try."""
+        pause_s = self._pause_s
+        self._pause_s = min(2 * pause_s, self._timing.retry_max_s)
+        return pause_s
+
+
+class Control:
+    """The dispatchers of a service: one is talked to, the next one when it does not answer.
+
+    Args:
+        addresses: `host:port` of each.
+        timing: intervals and deadlines.
+    """
+
+    def __init__(self, addresses: Sequence[str], timing: Timing) -> None:
+        self._addresses = tuple(addresses)
+        self._timing = timing
+        self._lock = threading.Lock()
+        self._current = 0
+        self._channel: grpc.Channel | None = None
+        self._closed = threading.Event()
+
+    @property
+    def address(self) -> str:
+        """The address that is talked to now."""
+        return self._addresses[self._current]
+
+    def stub(self) -> Any:
+        """A stub for the current dispatcher."""
+        with self._lock:
+            if self._closed.is_set():
+                raise errors.RefusedError("this client is closed")
+            if self._channel is None:
+                self._channel = grpc.insecure_channel(self.address, options=self._channel_options())
+            make: Any = control_pb2_grpc.ControlStub  # the generated stubs have no annotations
+            return make(self._channel)
+
+    def rotate(self) -> None:
+        """The current dispatcher does not answer: go on with the next address, if there is one."""
+        if len(self._addresses) == 1:
+            return  # the channel reconnects by itself
+        with self._lock:
+            self._current = (self._current + 1) % len(self._addresses)
+            channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+
+    def describe(self, fingerprint: str) -> control_pb2.DatasetInfo | None:
+        """What is known of a registered dataset; None if there is none of that fingerprint."""
+        request = control_pb2.GetDatasetRequest(fingerprint=fingerprint)
+        try:
+            info: control_pb2.DatasetInfo = self._call(
+                lambda stub, timeout_s: stub.DescribeDataset(request, timeout=timeout_s)
+            )
+        except errors.NotFoundError:
+            return None
+        return info
+
+    def put(self, info: control_pb2.DatasetInfo, graph: bytes) -> None:
+        """Registers a dataset; only sends the graph if the dispatcher has not got it."""
+        if self.describe(info.fingerprint) is not None:
+            return
+
+        def parts() -> Iterator[control_pb2.PutDatasetRequest]:
+            yield control_pb2.PutDatasetRequest(info=info)
+            for at in range(0, len(graph), _PART_BYTES):
+                yield control_pb2.PutDatasetRequest(part=graph[at : at + _PART_BYTES])
+
+        self._call(lambda stub, timeout_s: stub.PutDataset(parts(), timeout=timeout_s))
+
+    def open_job(self, request: control_pb2.OpenJobRequest) -> control_pb2.OpenJobReply:
+        """Creates or joins a job."""
+        request.protocol_version = PROTOCOL_VERSION
+        reply: control_pb2.OpenJobReply = self._call(
+            lambda stub, timeout_s: stub.OpenJob(request, timeout=timeout_s)
+        )
+        return reply
+
+    def close_client(self, job: str, client: str) -> None:
+        """Tells the dispatcher that this client is done; tried once, for a short time."""
+        request = control_pb2.CloseClientRequest(job=job, client=client)
+        try:
+            self.stub().CloseClient(
+                request, timeout=min(_CLOSE_DEADLINE_S, self._timing.rpc_deadline_s)
+            )
+        except (grpc.RpcError, errors.RefusedError) as error:
+            logger.info("the dispatcher was not told that %s is done: %s", client, error)
+
+    def close(self) -> None:
+        """Closes the channel and ends every wait. Closing twice is fine."""
+        with self._lock:
+            self._closed.set()
+            channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+
+    def pause(self, seconds: float) -> bool:
+        """Waits before another try; True if the client was closed meanwhile."""
+        return self._closed.wait(seconds)
+
+    def _channel_options(self) -> list[tuple[str, int]]:
+        least_ms = max(20, int(self._timing.retry_min_s * 1000))
+        return [
+            ("grpc.initial_reconnect_backoff_ms", least_ms),
+            ("grpc.min_reconnect_backoff_ms", least_ms),
+            ("grpc.max_reconnect_backoff_ms", max(least_ms, int(self._timing.retry_max_s * 1000))),
+            ("grpc.max_receive_message_length", 64 << 20),
+            # Clients of one process would else share a connection, and the pauses in making it.
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.keepalive_time_ms", 10_000),
+        ]
+
+    def _call(self, call: Callable[[Any, float], Reply]) -> Reply:
+        started = time.monotonic()
+        warn_at = started + self._timing.warn_after_s
+        deadline = started + self._timing.connect_deadline_s
+        backoff = Backoff(self._timing)
+        while True:
+            address = self.address
+            left_s = max(0.1, deadline - time.monotonic())
+            try:
+                return call(self.stub(), min(left_s, self._timing.rpc_deadline_s))
+            except grpc.RpcError as error:
+                if not is_transient(error):
+                    raise error_of(error, address) from None
+                reason = f"{error.code().name}: {error.details()}"
+            self.rotate()
+            pause_s = backoff.next_s()
+            now = time.monotonic()
+            if now + pause_s > deadline:
+                raise errors.UnavailableError(
+                    f"no dispatcher answers at {', '.join(self._addresses)} for "
+                    f"{now - started:.1f} s ({reason}); is `penstock dispatcher` running there, "
+                    "and may this machine connect to it?"
+                )
+            if now > warn_at:
+                warn_at = now + self._timing.warn_after_s
+                logger.warning(
+                    "waiting for a dispatcher at %s for %.0f s: %s",
+                    ", ".join(self._addresses),
+                    now - started,
+                    reason,
+                )
+            if self.pause(pause_s):
+                raise errors.RefusedError("this client is closed")

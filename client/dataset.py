@@ -1,0 +1,186 @@
+"""The tf.data side: `distribute`, for `ds.apply(...)`, and the datasets that the service feeds.
+
+A stream becomes a dataset by `from_generator`, which is handed whole runs of elements: crossing
+from Python to TensorFlow costs about 0.1 ms each time, so it is done per run, and C++ takes the
+runs apart (`unbatch`, or directly the user's batches). The plan then re-applies what it left for
+the client. TensorFlow is imported when a function here is called.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import secrets
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from ..errors import RefusedError, SpecMismatchError, UsageError
+from .epoch import StreamInfo
+from .reader import Reader
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator
+
+    import tensorflow as tf
+
+    from ..timing import Timing
+    from .options import JobOptions
+    from .runs import Arrays
+
+logger = logging.getLogger(__name__)
+
+
+class NotADatasetError(UsageError, TypeError):
+    """Something else than a `tf.data.Dataset` was to be distributed."""
+
+
+def distribute(
+    service: Any = None,
+    *,
+    job_name: str | None = None,
+    seed: int | None = None,
+    lanes: int | None = None,
+    block: int | None = None,
+    deterministic: bool = True,
+    exact: bool = True,
+    strict: bool = False,
+    ledger: str | os.PathLike[str] | None = None,
+    attempts_max: int = 3,
+    memory_limit: int = 256 << 20,
+    element_spec: Any = None,
+    timing: Timing | None = None,
+) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
+    """Runs a pipeline on the service: `dataset = dataset.apply(distribute("host:5050"))`.
+
+    The result has the element spec and cardinality of the original; each iteration of it is the
+    job's next epoch. Its attribute `penstock` is the `Reader` behind it: `digests`, `plan`,
+    `error`, `close()`. What the service cannot run, the end of the pipeline, runs here.
+
+    Args:
+        service: `host:port`, several separated by commas, or a `LocalCluster`; None starts one.
+        job_name: names the job, so that it outlives this process.
+        seed: decides the order and the randomness of every epoch; None draws one.
+        lanes: number of lanes; by default 16, or 1 where the order must be the source's.
+        block: elements of a lane before the next one's turn; by default about 256 KiB worth.
+        deterministic: False takes elements in whatever order they arrive.
+        exact: False lets splits of files end in a short batch, for more work on the workers.
+        strict: what a replay cannot reproduce is an error, not a warning.
+        ledger: directory that gets a record of every element, for `penstock audit`.
+        attempts_max: failed productions of one split before the job fails.
+        memory_limit: bytes that may be buffered, but for one chunk of each lane.
+        element_spec: the spec that the dataset is expected to have, if that is to be checked.
+        timing: intervals and deadlines.
+    """
+    make = functools.partial(
+        Reader,
+        service=service,
+        job_name=job_name,
+        seed=seed,
+        lanes=lanes,
+        block=block,
+        deterministic=deterministic,
+        exact=exact,
+        strict=strict,
+        ledger=ledger,
+        attempts_max=attempts_max,
+        memory_limit=memory_limit,
+        element_spec=element_spec,
+        timing=timing,
+    )
+    return functools.partial(_distributed, make)
+
+
+def _distributed(make: Callable[[Any], Reader], dataset: tf.data.Dataset) -> tf.data.Dataset:
+    reader = make(dataset)
+    for note in reader.plan.notes:
+        logger.info("plan: %s", note)
+    return dataset_of(reader, seed=reader.seed, epoch=0)
+
+
+def planned(
+    dataset: Any, options: JobOptions, *, exact: bool, strict: bool, element_spec: Any
+) -> tuple[Any, tuple[StreamInfo, ...], JobOptions]:
+    """A dataset's plan, its streams, and the options completed by what the plan says."""
+    import tensorflow as tf
+
+    from ..graph import analyse
+
+    if not isinstance(dataset, tf.data.Dataset):
+        raise NotADatasetError(
+            f"a tf.data.Dataset can be distributed, not {type(dataset).__name__} {dataset!r:.80}"
+        )
+    if element_spec is not None and element_spec != dataset.element_spec:
+        raise SpecMismatchError(
+            f"element_spec is expected to be {element_spec}, but the dataset's is "
+            f"{dataset.element_spec}"
+        )
+    plan = analyse(dataset, lanes=options.lanes, exact=exact, strict=strict)
+    for note in plan.notes:
+        if note.kind == "replay":
+            logger.warning("%s", note)
+    shuffled = all(stream.shuffled for stream in plan.streams)
+    seed = options.seed
+    if seed is None and options.job_name is None:
+        # The part of the pipeline that runs here shall follow the same seed.
+        seed = secrets.randbits(64)
+    options = dataclasses.replace(
+        options,
+        seed=seed,
+        lanes=1 if plan.ordered else options.lanes,
+        ordered=plan.ordered and not shuffled,
+    )
+    streams = tuple(
+        StreamInfo(
+            stream.fingerprint,
+            stream.num_splits,
+            stream.weights,
+            stream.replayable,
+            tuple(stream.components),
+            stream.blob,
+        )
+        for stream in plan.streams
+    )
+    return plan, streams, options
+
+
+def dataset_of(reader: Reader, *, seed: int | None, epoch: int) -> tf.data.Dataset:
+    """The dataset that a reader feeds: the user's, or flat tuples for one read by fingerprint."""
+    plan = reader.plan
+    if plan is None:
+        result = _stream_dataset(reader, 0, chunked=False)
+    else:
+        chunked = plan.rebatch
+        streams = [_stream_dataset(reader, i, chunked=chunked) for i in range(len(plan.streams))]
+        result = plan.apply_suffix(streams, chunked=chunked, seed=seed, epoch=epoch)
+    # What keeps the reader alive: datasets made of this one refer to it, as do their iterators.
+    result.penstock = reader
+    return result
+
+
+def _stream_dataset(reader: Reader, stream: int, *, chunked: bool) -> tf.data.Dataset:
+    import tensorflow as tf
+
+    from ..graph import unbatched
+
+    signature = tuple(
+        tf.TensorSpec(
+            None if spec.shape is None else (None, *spec.shape), tf.dtypes.as_dtype(spec.dtype)
+        )
+        for spec in reader.components(stream)
+    )
+
+    # TensorFlow never lets go of the generator function (script_ops ties it to the outermost
+    # graph), so it must not be what keeps the reader, with its threads and sockets, alive.
+    alive = weakref.ref(reader)
+
+    def runs() -> Iterator[Arrays]:
+        kept = alive()
+        if kept is None:
+            raise RefusedError("the dataset that `distribute` returned is gone: keep it to read it")
+        # Empty runs let tf.data notice that the iterator was dropped while nothing comes.
+        return kept.runs(stream, idle=not chunked)
+
+    dataset = tf.data.Dataset.from_generator(runs, output_signature=signature).prefetch(2)
+    return dataset if chunked else unbatched(dataset)

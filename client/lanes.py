@@ -1,0 +1,384 @@
+"""The pure core of one epoch of one stream: lanes in, one sequence out. No clock, I/O or threads.
+
+Rule 1: everything that decides what is delivered, what is stale and when the epoch has ended
+lives here and in `splits`. Events go in by the methods below; each returns the instructions that
+the shell must carry out, in order. `take` hands elements over.
+
+Theory of operation. The epoch's splits were dealt to lanes (`proto.deal`), in the same way by the
+dispatcher. Each lane yields its splits in order; lanes take turns, a block of elements each; a
+lane whose split ended goes on with its next split within the same block; finished lanes are
+skipped. So the sequence follows from the deal and the block alone, and never from timing.
+
+A split is *placed* (the newest view says at which attempt and worker), then *fetched* (while the
+worker is connected), until END *proves* it. Losing the worker closes its fetches and keeps what
+was received; the next fetch starts at the index wanted next, after comparing the hashes of what
+lies before it if the attempt is another one.
+
+Credit. Half of `memory_limit` belongs to the lanes' current splits, an equal window each, half to
+all splits that are fetched ahead, which get no more than such a window either. What a split has
+buffered and may still be sent stays within its window, but for the last chunk, which may exceed
+it. A current split without anything buffered always has credit, so no lane can starve another.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import PenstockError
+from ..proto.hashing import DigestBuilder
+from .events import (
+    GONE,
+    MISMATCH,
+    REPORTED,
+    UNREACHABLE,
+    Credit,
+    Delivery,
+    Done,
+    EndOfEpoch,
+    Fail,
+    Fetch,
+    Piece,
+    Release,
+    Report,
+    Wait,
+)
+from .splits import Lane, SplitState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ..proto.chunk import Chunk
+    from ..proto.hashing import Digest, Hashes
+    from .events import Instruction, Placed, Taken
+
+DEFAULT_MEMORY_LIMIT = 256 << 20
+
+
+class EpochCore:
+    """One epoch of one stream.
+
+    Args:
+        lanes: the splits of each lane, in order: the result of `deal`.
+        block: elements that one lane yields before the next one's turn, >= 1.
+        deterministic: False takes elements from whichever lane has some.
+        replayable: False where a replay has other values: only its count is compared.
+        memory_limit: bytes that may be buffered and under way, but for the last chunks.
+    """
+
+    def __init__(
+        self,
+        lanes: Sequence[Sequence[int]],
+        block: int,
+        *,
+        deterministic: bool = True,
+        replayable: bool = True,
+        memory_limit: int = DEFAULT_MEMORY_LIMIT,
+    ) -> None:
+        self.memory_limit = memory_limit
+        self._block = block
+        self._deterministic = deterministic
+        self._splits: dict[int, SplitState] = {}
+        self._lanes: list[Lane] = []
+        for number, dealt in enumerate(lanes):
+            states = [SplitState(split, number, replayable=replayable) for split in dealt]
+            self._splits.update((state.split, state) for state in states)
+            self._lanes.append(Lane(states))
+        self._turn = 0
+        self._left = block
+        self._unfinished = sum(lane.current is not None for lane in self._lanes)
+        # What is placed now and not proven, by attempt.
+        self._placed: dict[int, SplitState] = {}
+        self._connected: set[str] = set()
+        # Bytes of splits that were received whole before their turn.
+        self._ready_bytes = 0
+        self._digest = DigestBuilder()
+        self._failed = False
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of everything delivered so far, in delivered order."""
+        return self._digest.digest()
+
+    @property
+    def workers(self) -> set[str]:
+        """The workers that hold something that is still wanted."""
+        return {state.worker for state in self._placed.values()}
+
+    def counts(self) -> dict[int, int]:
+        """How many elements each proven split has."""
+        return {
+            split: state.proven.count
+            for split, state in self._splits.items()
+            if state.proven is not None
+        }
+
+    def problems(self) -> list[Report]:
+        """Every problem that stands: reported again and again until the split is placed anew."""
+        return [
+            Report(state.attempt, *state.problem)
+            for state in self._placed.values()
+            if state.problem is not None and state.problem[0] in REPORTED
+        ]
+
+    def wants(self, attempt: int) -> bool:
+        """Whether a frame about this attempt would be looked at."""
+        return attempt in self._placed
+
+    def placements(self, view: Iterable[Placed]) -> list[Instruction]:
+        """The dispatcher's whole view of this epoch: the newest one, older ones are not passed."""
+        out: list[Instruction] = []
+        seen: set[int] = set()
+        for placed in view:
+            state = self._splits.get(placed.split)
+            if state is None or state.proven is not None or placed.attempt < state.attempt:
+                continue
+            seen.add(placed.split)
+            if placed.attempt > state.attempt or not state.worker:
+                self._forget(state, out)
+                state.attempt, state.worker, state.problem = placed.attempt, placed.worker, None
+                self._placed[placed.attempt] = state
+        for state in [state for state in self._placed.values() if state.split not in seen]:
+            self._forget(state, out)
+        self._open_fetches(out)
+        return out
+
+    def connected(self, worker: str) -> list[Instruction]:
+        """A connection to the worker is ready."""
+        self._connected.add(worker)
+        for state in self._placed.values():
+            if state.worker == worker and state.problem and state.problem[0] == UNREACHABLE:
+                state.problem = None
+        out: list[Instruction] = []
+        self._open_fetches(out)
+        return out
+
+    def lost(self, worker: str, detail: str = "") -> list[Instruction]:
+        """The connection to the worker broke, or could not be made."""
+        self._connected.discard(worker)
+        out: list[Instruction] = []
+        for state in self._placed.values():
+            if state.worker == worker:
+                state.fetch = None
+                if state.problem is None:
+                    self._trouble(state, UNREACHABLE, detail, out)
+        return out
+
+    def chunk(self, attempt: int, chunk: Chunk, nbytes: int) -> list[Instruction]:
+        """A verified chunk of `nbytes` payload bytes arrived."""
+        state = self._fetched(attempt)
+        if state is None or state.fetch is None:
+            return []
+        try:
+            state.accept(chunk, nbytes)
+        except PenstockError as error:
+            return self._fail(error)
+        grant = self._grant(state)
+        state.fetch.credit += grant
+        return [Credit(state.worker, attempt, state.received, grant)]
+
+    def hashes(self, attempt: int, start: int, hashes: Hashes) -> list[Instruction]:
+        """Hashes of elements before the fetch's start arrived."""
+        state = self._fetched(attempt)
+        if state is None:
+            return []
+        try:
+            state.compare(start, hashes)
+        except PenstockError as error:
+            return self._fail(error)
+        return []
+
+    def end(self, attempt: int, digest: Digest) -> list[Instruction]:
+        """The attempt's END arrived."""
+        state = self._fetched(attempt)
+        if state is None:
+            return []
+        try:
+            state.prove(digest)
+        except PenstockError as error:
+            return self._fail(error)
+        del self._placed[attempt]
+        if not self._is_current(state):
+            self._ready_bytes += state.buffered
+        return [Done(state.split, digest)]
+
+    def fail(self, attempt: int, code: str, detail: str) -> list[Instruction]:
+        """The worker cannot go on with the attempt.
+
+        What to do about it is the dispatcher's to say. It learns from us that an attempt is not
+        there, and from the worker of one that failed; then it places another one.
+        """
+        state = self._fetched(attempt)
+        if state is None:
+            return []
+        state.fetch = None
+        out: list[Instruction] = []
+        if code == GONE:
+            self._trouble(state, GONE, detail, out)
+        else:
+            state.problem = (code, detail)
+        return out
+
+    def corrupt(self, attempt: int, detail: str) -> list[Instruction]:
+        """A chunk of the attempt does not have the hashes or the types that it should have."""
+        state = self._fetched(attempt)
+        if state is None:
+            return []
+        out: list[Instruction] = [Release(state.worker, attempt)]
+        state.fetch = None
+        self._trouble(state, MISMATCH, detail, out)
+        return out
+
+    def abandon(self) -> list[Instruction]:
+        """The epoch is given up: nothing is wanted any more."""
+        out: list[Instruction] = []
+        for state in list(self._placed.values()):
+            self._forget(state, out)
+        self._splits.clear()
+        self._lanes.clear()
+        return out
+
+    def take(self, max_elements: int) -> tuple[Taken, list[Instruction]]:
+        """Hands over the elements that come next, at most `max_elements` (>= 1).
+
+        Returns:
+            A `Delivery` of at least one element, or why there is none; and instructions.
+        """
+        out: list[Instruction] = []
+        pieces: list[Piece] = []
+        if self._deterministic:
+            self._take_in_turn(max_elements, pieces, out)
+        else:
+            self._take_any(max_elements, pieces, out)
+        for piece in pieces:
+            self._digest.update(piece.chunk.hashes)
+        if pieces:
+            return Delivery(tuple(pieces)), out
+        if not self._unfinished:
+            return EndOfEpoch(self.digest), out
+        return self._wait(), out
+
+    def _take_in_turn(self, budget: int, pieces: list[Piece], out: list[Instruction]) -> None:
+        while budget > 0 and self._unfinished:
+            lane = self._lanes[self._turn]
+            state = self._settle(lane, out)
+            if state is None or self._left == 0:
+                self._turn = (self._turn + 1) % len(self._lanes)
+                self._left = self._block
+                continue
+            count = min(state.available, self._left, budget)
+            if count == 0:
+                return
+            self._pop(state, count, pieces, out)
+            self._left -= count
+            budget -= count
+
+    def _take_any(self, budget: int, pieces: list[Piece], out: list[Instruction]) -> None:
+        idle = 0
+        while budget > 0 and idle < len(self._lanes):
+            self._turn = (self._turn + 1) % len(self._lanes)
+            state = self._settle(self._lanes[self._turn], out)
+            count = min(state.available, budget) if state is not None else 0
+            if state is None or count == 0:
+                idle += 1
+                continue
+            self._pop(state, count, pieces, out)
+            budget -= count
+            idle = 0
+
+    def _settle(self, lane: Lane, out: list[Instruction]) -> SplitState | None:
+        """Leaves the splits of a lane that are over, and returns the current one."""
+        state = lane.current
+        if state is None:
+            return None
+        moved = False
+        while state is not None and state.exhausted:
+            lane.advance()
+            state, moved = lane.current, True
+            if state is not None and state.proven is not None:
+                self._ready_bytes -= state.buffered
+        if state is None:
+            self._unfinished -= 1
+        if moved:
+            # It is a current split now, and others may use its share of what is fetched ahead.
+            for placed in self._placed.values():
+                self._top_up(placed, out)
+        return state
+
+    def _pop(
+        self, state: SplitState, count: int, pieces: list[Piece], out: list[Instruction]
+    ) -> None:
+        pieces.extend(Piece(state.split, chunk) for chunk in state.pop(count))
+        self._top_up(state, out)
+
+    def _wait(self) -> Wait:
+        turn = self._turn
+        if not self._deterministic:
+            turn = next(i for i, lane in enumerate(self._lanes) if lane.current is not None)
+        state = self._lanes[turn].current
+        assert state is not None
+        if not state.worker:
+            reason = "no worker has it yet"
+        elif state.problem is not None:
+            reason = f"its attempt failed: {state.problem[0]}: {state.problem[1]}"
+        elif state.fetch is None:
+            reason = "its worker is being connected to"
+        elif state.fetch.verify:
+            reason = "its worker is replaying what was received before"
+        else:
+            reason = f"its worker has sent {state.received} elements so far"
+        return Wait(turn, state.split, state.attempt, state.worker, reason)
+
+    def _fetched(self, attempt: int) -> SplitState | None:
+        state = self._placed.get(attempt)
+        return state if state is not None and state.fetch is not None and not self._failed else None
+
+    def _forget(self, state: SplitState, out: list[Instruction]) -> None:
+        """The placement of a split is over: whatever its attempt still sends is stale."""
+        self._placed.pop(state.attempt, None)
+        if state.fetch is not None:
+            out.append(Release(state.worker, state.attempt))
+        state.fetch = state.problem = None
+        state.worker = ""
+
+    def _open_fetches(self, out: list[Instruction]) -> None:
+        for state in self._placed.values():
+            if state.fetch is None and state.problem is None and state.worker in self._connected:
+                fetch = state.begin()
+                fetch.credit = self._grant(state)
+                out.append(
+                    Fetch(fetch.worker, fetch.attempt, fetch.start, fetch.credit, fetch.verify)
+                )
+
+    def _is_current(self, state: SplitState) -> bool:
+        return self._lanes[state.lane].current is state
+
+    def _grant(self, state: SplitState) -> int:
+        """Credit to be added to a fetch; 0 as long as it is not worth a frame."""
+        assert state.fetch is not None
+        window = max(1, self.memory_limit // 2 // max(1, self._unfinished))
+        wanted = window - state.buffered - state.fetch.credit
+        if not self._is_current(state):
+            wanted = min(wanted, self._room_ahead())
+        worth = wanted * 4 >= window or state.fetch.credit <= 0
+        return wanted if wanted > 0 and worth else 0
+
+    def _room_ahead(self) -> int:
+        """Bytes that splits fetched ahead may still be sent, all together."""
+        used = self._ready_bytes
+        for state in self._placed.values():
+            if not self._is_current(state):
+                used += state.buffered + (max(0, state.fetch.credit) if state.fetch else 0)
+        return self.memory_limit // 2 - used
+
+    def _top_up(self, state: SplitState, out: list[Instruction]) -> None:
+        if state.fetch is not None and (grant := self._grant(state)) > 0:
+            state.fetch.credit += grant
+            out.append(Credit(state.worker, state.attempt, state.received, grant))
+
+    def _trouble(self, state: SplitState, code: str, detail: str, out: list[Instruction]) -> None:
+        state.problem = (code, detail)
+        out.append(Report(state.attempt, code, detail))
+
+    def _fail(self, error: PenstockError) -> list[Instruction]:
+        self._failed = True
+        return [Fail(error)]

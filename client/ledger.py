@@ -1,0 +1,147 @@
+"""What was delivered, on record: every element's (epoch, stream, split, index, hash).
+
+A ledger is a directory; each client appends to a file of its own in it. A file is a sequence of
+records, `length, length check, xxh3-64 of the payload, msgpack payload`:
+
+    {kind: "open", version, job, client, seed, streams: [fingerprint]}
+    {kind: "run", stream, epoch, pieces: [[split, start, count]], hashes: bytes}
+    {kind: "end", stream, epoch, digest: [count, total, chain], splits: [[split, count]]}
+    {kind: "close"}
+
+"end" is written only when the epoch was proven, and says how many elements each split has, so an
+auditor can tell what is missing. A record is made for each delivery, never for each element. The
+file is flushed and fsynced at the end of an epoch; a file without "close" may end in half a record.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import threading
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+import xxhash
+
+from ..errors import UsageError, VerificationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from ..proto.hashing import Digest
+    from .events import Piece
+
+VERSION = 1
+SUFFIX = ".ledger"
+_PREFIX = struct.Struct("<IIQ")
+_PAYLOAD_BYTES_MAX = 1 << 30
+
+
+class Ledger:
+    """One client's file in a ledger directory; made when the job is known.
+
+    Args:
+        directory: the ledger; made if it is not there.
+        job: the job's id.
+        client: the client's incarnation, which names the file.
+        seed: the job's seed.
+        streams: fingerprints of the job's streams.
+
+    Raises:
+        UsageError: the directory cannot be written to.
+    """
+
+    def __init__(
+        self, directory: Path, *, job: str, client: str, seed: int, streams: Sequence[str]
+    ) -> None:
+        self._lock = threading.Lock()
+        name = re.sub(r"[^\w.-]", "_", f"{job}-{client}") + SUFFIX
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._file = (directory / name).open("xb", buffering=1 << 16)
+        except OSError as error:
+            raise UsageError(f"ledger must be a directory that can be written: {error}") from error
+        self._append(
+            {
+                "kind": "open",
+                "version": VERSION,
+                "job": job,
+                "client": client,
+                "seed": seed,
+                "streams": list(streams),
+            }
+        )
+
+    def record(self, stream: int, epoch: int, pieces: Sequence[Piece]) -> None:
+        """Records a delivery, before the trainer gets it."""
+        self._append(
+            {
+                "kind": "run",
+                "stream": stream,
+                "epoch": epoch,
+                "pieces": [[piece.split, piece.chunk.start, piece.chunk.count] for piece in pieces],
+                "hashes": b"".join(piece.chunk.hashes.tobytes() for piece in pieces),
+            }
+        )
+
+    def finish(self, stream: int, epoch: int, digest: Digest, counts: Mapping[int, int]) -> None:
+        """Records the proven end of an epoch, and makes everything so far durable."""
+        self._append(
+            {
+                "kind": "end",
+                "stream": stream,
+                "epoch": epoch,
+                "digest": [digest.count, digest.total, digest.chain],
+                "splits": [[split, count] for split, count in counts.items()],
+            }
+        )
+        with self._lock:
+            if not self._file.closed:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Ends the file. Closing twice is fine."""
+        self._append({"kind": "close"})
+        with self._lock:
+            self._file.close()
+
+    def _append(self, record: dict[str, Any]) -> None:
+        payload = msgpack.packb(record, use_bin_type=True)
+        prefix = _PREFIX.pack(
+            len(payload), _length_check(len(payload)), xxhash.xxh3_64_intdigest(payload)
+        )
+        with self._lock:
+            if not self._file.closed:
+                self._file.write(prefix + payload)
+
+
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of one ledger file, in order; half a record at the end is left out.
+
+    Raises:
+        VerificationError: the file is damaged; the message names it and the place.
+    """
+    with path.open("rb") as file:
+        while prefix := file.read(_PREFIX.size):
+            at = file.tell() - len(prefix)
+            if len(prefix) < _PREFIX.size:
+                return
+            length, check, checksum = _PREFIX.unpack(prefix)
+            if check != _length_check(length) or length > _PAYLOAD_BYTES_MAX:
+                raise VerificationError(f"{path}: the record at byte {at} has a damaged length")
+            payload = file.read(length)
+            if len(payload) < length:
+                return
+            if xxhash.xxh3_64_intdigest(payload) != checksum:
+                raise VerificationError(f"{path}: the record at byte {at} has a wrong checksum")
+            record = msgpack.unpackb(payload, raw=False)
+            if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
+                raise VerificationError(f"{path}: the record at byte {at} is not a ledger's")
+            yield record
+
+
+def _length_check(length: int) -> int:
+    return xxhash.xxh32_intdigest(length.to_bytes(4, "little"))

@@ -1,0 +1,51 @@
+"""The core's instructions as frames to workers, and an epoch's state as told to the dispatcher."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..proto import control_pb2
+from ..proto.wire import FrameType
+from .events import Credit, Done, Fail, Fetch, Report
+
+if TYPE_CHECKING:
+    from ..proto.hashing import Digest
+    from .epoch import EpochReader
+    from .events import Instruction
+
+
+def frame_of(instruction: Instruction) -> tuple[FrameType, dict[str, object]]:
+    """The frame that tells a worker what the core wants."""
+    if isinstance(instruction, Fetch):
+        return FrameType.FETCH, {
+            "attempt": instruction.attempt,
+            "from": instruction.start,
+            "credit": instruction.credit,
+            "verify": instruction.verify,
+        }
+    if isinstance(instruction, Credit):
+        return FrameType.CREDIT, {
+            "attempt": instruction.attempt,
+            "received": instruction.received,
+            "credit": instruction.credit,
+        }
+    assert not isinstance(instruction, (Done, Report, Fail))
+    return FrameType.RELEASE, {"attempt": instruction.attempt}
+
+
+def _digest(digest: Digest) -> control_pb2.Digest:
+    return control_pb2.Digest(count=digest.count, total=digest.total, chain=digest.chain)
+
+
+def progress_of(reader: EpochReader) -> control_pb2.EpochProgress:
+    """What the dispatcher is told of an open epoch."""
+    return control_pb2.EpochProgress(
+        stream=reader.stream,
+        epoch=reader.epoch,
+        done=[
+            control_pb2.SplitDone(split=split, digest=_digest(digest))
+            for split, digest in reader.unacknowledged.items()
+        ],
+        finished=reader.finished is not None,
+        digest=None if reader.finished is None else _digest(reader.finished),
+    )

@@ -1,0 +1,121 @@
+"""The options of a job, checked: every error names the argument and what it accepts."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+from ..proto.spec import numpy_dtype
+from ..timing import Timing
+from .lanes import DEFAULT_MEMORY_LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..proto.spec import ComponentSpec
+
+DEFAULT_LANES = 16
+_BLOCK_BYTES = 256 << 10
+_BLOCK_MAX = 256
+_BLOCK_UNKNOWN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """How a job is consumed; see `distribute` for what each of them means."""
+
+    job_name: str | None = None
+    seed: int | None = None
+    lanes: int | None = None
+    block: int | None = None
+    ordered: bool = False
+    deterministic: bool = True
+    attempts_max: int = 3
+    ledger: Path | None = None
+    memory_limit: int = DEFAULT_MEMORY_LIMIT
+    timing: Timing = field(default_factory=Timing)
+
+
+def default_block(components: Sequence[ComponentSpec]) -> int:
+    """Elements of a block: about 256 KiB worth, a power of two from 1 to 256; 16 when unknown."""
+    nbytes = 0
+    for spec in components:
+        if spec.dtype == "string" or spec.static_shape is None:
+            return _BLOCK_UNKNOWN
+        size = numpy_dtype(spec.dtype).itemsize
+        for dimension in spec.static_shape:
+            size *= dimension
+        nbytes += size
+    worth = max(1, min(_BLOCK_MAX, _BLOCK_BYTES // max(1, nbytes)))
+    return 1 << (worth.bit_length() - 1)
+
+
+def checked_options(
+    *,
+    job_name: object = None,
+    seed: object = None,
+    lanes: object = None,
+    block: object = None,
+    ordered: object = False,
+    deterministic: object = True,
+    attempts_max: object = 3,
+    ledger: object = None,
+    memory_limit: object = DEFAULT_MEMORY_LIMIT,
+    timing: object = None,
+) -> JobOptions:
+    """The options of a job, from arguments of whatever type.
+
+    Raises:
+        UsageError: one has a value that is not accepted; the message names it.
+    """
+    if job_name is not None and (not isinstance(job_name, str) or not job_name):
+        raise UsageError(f"job_name must be a string that is not empty, or None, not {job_name!r}")
+    if ledger is not None and not isinstance(ledger, (str, os.PathLike)):
+        raise UsageError(f"ledger must be the path of a directory, or None, not {ledger!r}")
+    if timing is not None and not isinstance(timing, Timing):
+        raise UsageError(f"timing must be a penstock.Timing, not {timing!r}")
+    attempts = _number("attempts_max", attempts_max, 1, 1 << 16)
+    memory = _number("memory_limit", memory_limit, 1 << 16, 1 << 50)
+    assert attempts is not None
+    assert memory is not None
+    return JobOptions(
+        job_name=job_name,
+        seed=_number("seed", seed, 0, (1 << 64) - 1, optional=True),
+        lanes=_number("lanes", lanes, 1, 1 << 16, optional=True),
+        block=_number("block", block, 1, 1 << 30, optional=True),
+        ordered=checked_flag("ordered", ordered),
+        deterministic=checked_flag("deterministic", deterministic),
+        attempts_max=attempts,
+        ledger=None if ledger is None else Path(os.fsdecode(ledger)),
+        memory_limit=memory,
+        timing=timing or Timing(),
+    )
+
+
+def checked_flag(name: str, value: object) -> bool:
+    """A truth value.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} must be True or False, not {value!r}")
+    return value
+
+
+def _number(
+    name: str, value: object, least: int, most: int, *, optional: bool = False
+) -> int | None:
+    if value is None and optional:
+        return None
+    # numpy's integers are welcome, truth values and floats are mistakes.
+    number = value.__index__() if hasattr(value, "__index__") else None
+    if number is None or isinstance(value, bool) or not least <= number <= most:
+        alternative = ", or None" if optional else ""
+        raise UsageError(
+            f"{name} must be a whole number from {least} to {most}{alternative}, not {value!r}"
+        )
+    return int(number)

@@ -1,0 +1,65 @@
+"""Deliveries as stacked arrays: what is small is put together, what is large is not copied."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..proto.spec import numpy_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from ..proto.spec import ComponentSpec
+    from .events import Piece
+
+    Arrays = tuple[NDArray[Any], ...]
+
+#: A run of this size is worth its hand-over alone; a copy would cost more than it saves.
+_LARGE_BYTES = 256 << 10
+_MERGED_BYTES_MAX = 1 << 20
+
+
+def runs_of(pieces: Iterable[Piece]) -> Iterator[Arrays]:
+    """Consecutive elements of equal shapes, stacked: an array `(n, *shape)` for each component.
+
+    Numeric arrays of large runs are views of what was received; those of small ones, of one
+    block for instance, are joined into larger ones, because each hand-over has its price.
+    """
+    pending: list[Arrays] = []
+    pending_bytes = 0
+    shapes: list[tuple[int, ...]] = []
+    for piece in pieces:
+        for _, arrays in piece.chunk.runs():
+            nbytes = sum(array.nbytes for array in arrays)
+            own = [array.shape[1:] for array in arrays]
+            if pending and (
+                own != shapes or nbytes >= _LARGE_BYTES or pending_bytes >= _MERGED_BYTES_MAX
+            ):
+                yield _join(pending)
+                pending, pending_bytes = [], 0
+            if nbytes >= _LARGE_BYTES:
+                yield arrays
+                continue
+            pending.append(arrays)
+            pending_bytes += nbytes
+            shapes = own
+    if pending:
+        yield _join(pending)
+
+
+def empty_run(components: Sequence[ComponentSpec]) -> Arrays:
+    """A run of no elements."""
+    return tuple(
+        np.empty((0, *(size or 0 for size in spec.shape or ())), numpy_dtype(spec.dtype))
+        for spec in components
+    )
+
+
+def _join(pending: list[Arrays]) -> Arrays:
+    if len(pending) == 1:
+        return pending[0]
+    return tuple(np.concatenate(column) for column in zip(*pending, strict=True))

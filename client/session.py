@@ -1,0 +1,202 @@
+"""One consumption of one job: opened at first use; closed by its user, at exit or when dropped."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import secrets
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from ..errors import NotFoundError, RefusedError, UsageError
+from ..proto import control_pb2
+from ..proto.spec import ComponentSpec
+from .control import Control, parse_service
+from .engine import Engine, OpenedJob
+from .epoch import EpochReader, StreamInfo
+from .ledger import Ledger
+from .options import DEFAULT_LANES, default_block
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..proto.hashing import Digest
+    from .options import JobOptions
+
+logger = logging.getLogger(__name__)
+
+
+class Session:
+    """Reads the streams of one job, one epoch after the other.
+
+    Args:
+        service: addresses of the dispatcher, a `LocalCluster`, or None to start one.
+        streams: what to read, or the fingerprint of one registered dataset.
+        options: how.
+
+    Raises:
+        UsageError: `service` is none.
+    """
+
+    def __init__(
+        self, service: object, streams: Sequence[StreamInfo] | str, options: JobOptions
+    ) -> None:
+        self._addresses = None if service is None else parse_service(service)
+        self._service = service  # a LocalCluster must live as long as we do
+        self._streams = streams
+        self._options = options
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+        self._control: Control | None = None
+        self._closed = False
+
+    @property
+    def digests(self) -> tuple[Mapping[int, Digest], ...]:
+        """For each stream, the digest of every epoch that was delivered whole."""
+        return self._engine.digests if self._engine is not None else ()
+
+    def start(self) -> Engine:
+        """Opens the job, if it is not open; connects to the dispatcher, which may take long.
+
+        Raises:
+            UnavailableError: no dispatcher answered within `connect_deadline_s`.
+            RefusedError: the dispatcher refused, or the session is closed.
+        """
+        with self._lock:
+            if self._engine is None:
+                if self._closed:
+                    raise RefusedError("this client is closed")
+                self._engine = self._open()
+            return self._engine
+
+    def read(self, stream: int = 0) -> EpochReader:
+        """Opens the next epoch of a stream, to be taken from or closed."""
+        return self.start().read(stream)
+
+    def components(self, stream: int = 0) -> tuple[ComponentSpec, ...]:
+        """The types of a stream's elements."""
+        return self.start().components(stream)
+
+    def close(self) -> None:
+        """Frees everything, here and at the dispatcher. Closing twice is fine."""
+        self._closed = True
+        control = self._control
+        if self._engine is None and control is not None:
+            control.close()  # ends a start that is under way
+        with self._lock:
+            if self._engine is not None:
+                self._engine.close()
+                atexit.unregister(self._engine.close)
+
+    def _open(self) -> Engine:
+        options = self._options
+        if self._addresses is None:
+            from .embedded import LocalCluster
+
+            logger.info("starting a cluster on this machine")
+            cluster = LocalCluster()
+            weakref.finalize(self, cluster.close)
+            self._addresses = parse_service(cluster)
+        self._control = control = Control(self._addresses, options.timing)
+        try:
+            engine = self._open_job(control, _resolve(control, self._streams))
+        except BaseException:
+            control.close()
+            raise
+        engine.start()
+        # At exit threads are joined, within a bound; a finaliser may not wait.
+        atexit.register(engine.close)
+        weakref.finalize(self, _drop, engine).atexit = False
+        return engine
+
+    def _open_job(self, control: Control, streams: tuple[StreamInfo, ...]) -> Engine:
+        options, client = self._options, secrets.token_hex(8)
+        block = options.block or min(default_block(s.components) for s in streams)
+        request = control_pb2.OpenJobRequest(
+            job_name=options.job_name or "",
+            client=client,
+            streams=[stream.fingerprint for stream in streams],
+            seed=options.seed,
+            lanes=options.lanes or (1 if options.ordered else DEFAULT_LANES),
+            block=block,
+            ordered=options.ordered,
+            attempts_max=options.attempts_max,
+        )
+        reply = control.open_job(request)
+        logger.info("job %s, seed %d, %d lanes", reply.job, reply.seed, reply.lanes)
+        job = OpenedJob(
+            job=reply.job,
+            client=client,
+            term=reply.term,
+            seed=reply.seed,
+            lanes=reply.lanes,
+            block=reply.block,
+            ordered=options.ordered,
+            deterministic=options.deterministic,
+            next_epoch=tuple(reply.next_epoch),
+            streams=streams,
+        )
+        ledger = None
+        if options.ledger is not None:
+            ledger = Ledger(
+                options.ledger,
+                job=reply.job,
+                client=client,
+                seed=reply.seed,
+                streams=[stream.fingerprint for stream in streams],
+            )
+        return Engine(
+            control,
+            job,
+            ledger=ledger,
+            memory_limit=options.memory_limit,
+            timing=options.timing,
+        )
+
+
+def _drop(engine: Engine) -> None:
+    """A session was collected without having been closed."""
+    atexit.unregister(engine.close)
+    engine.close_soon()
+
+
+def _resolve(control: Control, streams: Sequence[StreamInfo] | str) -> tuple[StreamInfo, ...]:
+    """Registers the streams, or looks the one up that is given by its fingerprint."""
+    if isinstance(streams, str):
+        info = control.describe(streams)
+        if info is None:
+            raise NotFoundError(
+                f"no dataset {streams!r} is registered at the dispatcher at {control.address}"
+            )
+        return (
+            StreamInfo(
+                info.fingerprint,
+                info.num_splits,
+                tuple(info.weights) or None,
+                info.replayable,
+                _components(info.components),
+            ),
+        )
+    for stream in streams:
+        if stream.graph is None:
+            raise UsageError(f"stream {stream.fingerprint} has no graph to register")
+        control.put(
+            control_pb2.DatasetInfo(
+                fingerprint=stream.fingerprint,
+                num_splits=stream.num_splits,
+                weights=stream.weights or (),
+                replayable=stream.replayable,
+                components=msgpack.packb([spec.to_wire() for spec in stream.components]),
+                graph_bytes=len(stream.graph),
+            ),
+            stream.graph,
+        )
+    return tuple(streams)
+
+
+def _components(packed: bytes) -> tuple[ComponentSpec, ...]:
+    values: Any = msgpack.unpackb(packed)
+    return tuple(ComponentSpec.from_wire(value) for value in values)

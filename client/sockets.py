@@ -1,0 +1,64 @@
+"""Connecting to a worker: its Unix socket where that is within reach, else TCP."""
+
+from __future__ import annotations
+
+import socket
+import stat
+import struct
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..timing import Timing
+
+
+def connect(address: str, unix_path: str, timing: Timing) -> socket.socket:
+    """Connects, with `rpc_deadline_s` as the time limit of this and of what follows.
+
+    Whether a path that exists here is the worker's, and not that of another machine or container
+    with the same name, shows when the worker says who it is; TCP is tried if nobody listens.
+
+    Raises:
+        OSError: neither worked.
+    """
+    if unix_path and _is_socket(unix_path):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(timing.rpc_deadline_s)
+            sock.connect(unix_path)
+        except OSError:
+            sock.close()
+        else:
+            _bound_sends(sock, timing)
+            return sock
+    host, _, port = address.rpartition(":")
+    sock = socket.create_connection((host.strip("[]"), int(port)), timing.rpc_deadline_s)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _keep_alive(sock, timing)
+    _bound_sends(sock, timing)
+    return sock
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(Path(path).stat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _bound_sends(sock: socket.socket, timing: Timing) -> None:
+    """Bounds sends alone: receiving may take as long as the worker needs."""
+    seconds = int(timing.rpc_deadline_s)
+    micros = int((timing.rpc_deadline_s - seconds) * 1e6)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", seconds, micros))
+
+
+def _keep_alive(sock: socket.socket, timing: Timing) -> None:
+    """Has the kernel find out about a machine that is gone without a word."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if sys.platform == "linux":
+        period_s = max(1, int(timing.worker_timeout_s))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, period_s)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)

@@ -1,0 +1,231 @@
+"""The connection to one worker: a thread that connects, reads, checks and reports; and an outbox.
+
+`WorkerLink` runs for as long as its worker is wanted. Frames to the worker are queued under the
+session's lock (so that their order is the core's) and sent after it is released by whoever queued
+them. They are few and short (at most one for each chunk received), so sending hardly ever blocks;
+if the worker does not read for long, the connection counts as broken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ..errors import ChunkError, PenstockError, ProtocolError, RefusedError, VerificationError
+from ..proto import chunk as chunk_codec
+from ..proto.hashing import Digest
+from ..proto.wire import PROTOCOL_VERSION, Frame, FrameType, read_frame, send_frame
+from .control import Backoff
+from .sockets import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..proto.chunk import Chunk
+    from ..proto.hashing import Hashes
+    from ..proto.spec import ComponentSpec
+    from ..timing import Timing
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a worker is."""
+
+    worker: str
+    address: str
+    unix_path: str = ""
+    host_id: str = ""
+
+
+class Listener(Protocol):
+    """Who is told what a link hears; called on the link's thread, without any lock held."""
+
+    def link_up(self, link: WorkerLink) -> None: ...
+    def link_down(self, link: WorkerLink, detail: str) -> bool: ...
+    def specs_of(self, attempt: int) -> Sequence[ComponentSpec] | None: ...
+    def chunk_came(self, attempt: int, chunk: Chunk, nbytes: int) -> None: ...
+    def hashes_came(self, attempt: int, start: int, hashes: Hashes) -> None: ...
+    def end_came(self, attempt: int, digest: Digest) -> None: ...
+    def fail_came(self, attempt: int, code: str, detail: str) -> None: ...
+    def corrupt_came(self, attempt: int, detail: str) -> None: ...
+
+
+class _Wire:
+    """One connected socket and what waits to be sent on it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.outbox: deque[tuple[FrameType, dict[str, Any]]] = deque()
+        self.sending = threading.Lock()
+
+    def flush(self) -> None:
+        while self.outbox:
+            with self.sending:
+                try:
+                    type_, header = self.outbox.popleft()
+                except IndexError:  # another thread was faster
+                    return
+                try:
+                    send_frame(self.sock, type_, header)
+                except (OSError, ProtocolError) as error:
+                    logger.debug("sending failed: %s", error)
+                    self.outbox.clear()
+                    self.shut()
+                    return
+
+    def shut(self) -> None:
+        """Makes the reader see the end at once."""
+        with contextlib.suppress(OSError):  # it is broken already
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+
+class WorkerLink:
+    """Keeps a connection to a worker, again and again, until it is closed or not wanted.
+
+    Args:
+        target: where the worker is.
+        job: the job's id, for HELLO.
+        client: this client's incarnation, for HELLO.
+        listener: is told what comes.
+        timing: intervals and deadlines.
+    """
+
+    def __init__(
+        self, target: Target, *, job: str, client: str, listener: Listener, timing: Timing
+    ) -> None:
+        self.target = target
+        self._hello = {"version": PROTOCOL_VERSION, "job": job, "client": client}
+        self._listener = listener
+        self._timing = timing
+        self._wire: _Wire | None = None
+        self._closed = threading.Event()
+        name = f"penstock-stream-{target.worker}"
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def queue(self, type_: FrameType, header: dict[str, Any]) -> None:
+        """Puts a frame in the outbox, if the link is up; call it under the session's lock."""
+        wire = self._wire
+        if wire is not None:
+            wire.outbox.append((type_, header))
+
+    def flush(self) -> None:
+        """Sends what is in the outbox; call it without the session's lock."""
+        wire = self._wire
+        if wire is not None:
+            wire.flush()
+
+    def close(self) -> None:
+        """Ends the connection and the thread soon."""
+        self._closed.set()
+        wire = self._wire
+        if wire is not None:
+            wire.shut()
+
+    def join(self, timeout_s: float) -> bool:
+        """Waits until the thread has ended; False if it has not in time."""
+        if self._thread.ident is None or self._thread is threading.current_thread():
+            return True
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        backoff = Backoff(self._timing)
+        wanted = True
+        while wanted and not self._closed.is_set():
+            try:
+                detail = self._converse(backoff)
+            except (OSError, PenstockError) as error:
+                detail = str(error) or type(error).__name__
+            except Exception as error:
+                logger.exception("the stream of worker %s failed", self.target.worker)
+                detail = f"internal error: {error!r}"
+            self._wire = None
+            wanted = self._listener.link_down(self, detail)
+            if wanted:
+                logger.debug("worker %s: %s", self.target.worker, detail)
+                self._closed.wait(backoff.next_s())
+
+    def _converse(self, backoff: Backoff) -> str:
+        """Connects and reads until the connection ends; returns how it did."""
+        with connect(self.target.address, self.target.unix_path, self._timing) as sock:
+            self._shake_hands(sock)
+            backoff.reset()
+            self._wire = _Wire(sock)
+            if self._closed.is_set():  # `close` may have seen no wire to shut
+                return "closed"
+            self._listener.link_up(self)
+            while (frame := read_frame(sock.recv_into)) is not None:
+                self._handle(frame)
+        return "the worker closed the connection"
+
+    def _shake_hands(self, sock: socket.socket) -> None:
+        send_frame(sock, FrameType.HELLO, self._hello)
+        frame = read_frame(sock.recv_into)
+        if frame is None:
+            raise ProtocolError("the worker closed the connection instead of a greeting")
+        if frame.type is FrameType.FAIL:
+            raise RefusedError(f"{frame.header.get('code')}: {frame.header.get('detail')}")
+        if frame.type is not FrameType.WELCOME:
+            raise ProtocolError(f"a {frame.type.name} came instead of a greeting")
+        worker = frame.header.get("worker")
+        if worker != self.target.worker:
+            raise RefusedError(f"at {self.target.address} there is worker {worker!r} now")
+        sock.settimeout(None)
+
+    def _handle(self, frame: Frame) -> None:
+        header = frame.header
+        attempt = _integer(header, "attempt")
+        if frame.type is FrameType.CHUNK:
+            self._handle_chunk(attempt, frame)
+        elif frame.type is FrameType.HASHES:
+            hashes = np.frombuffer(frame.payload, "<u8") if len(frame.payload) % 8 == 0 else None
+            if hashes is None or len(hashes) != _integer(header, "count"):
+                raise ProtocolError("HASHES has another length than announced")
+            self._listener.hashes_came(attempt, _integer(header, "start"), hashes)
+        elif frame.type is FrameType.END:
+            count, total, chain = (_integer(header, key) for key in ("count", "total", "chain"))
+            self._listener.end_came(attempt, Digest(count, total, chain))
+        elif frame.type is FrameType.FAIL:
+            code, detail = str(header.get("code")), str(header.get("detail"))
+            if attempt == 0:
+                raise RefusedError(f"{code}: {detail}")
+            self._listener.fail_came(attempt, code, detail)
+        else:
+            raise ProtocolError(f"a worker does not send {frame.type.name}")
+
+    def _handle_chunk(self, attempt: int, frame: Frame) -> None:
+        specs = self._listener.specs_of(attempt)
+        if specs is None:
+            return  # stale: not worth decoding
+        try:
+            chunk = chunk_codec.decode(frame.header, frame.payload, specs)
+            chunk.verify()
+        except (ChunkError, VerificationError) as error:
+            self._listener.corrupt_came(attempt, str(error))
+            return
+        self._listener.chunk_came(attempt, chunk, len(frame.payload))
+
+
+def _integer(header: dict[str, Any], key: str) -> int:
+    value = header.get(key)
+    if type(value) is not int or value < 0:
+        raise ProtocolError(f"{key} must be a number, not {value!r}")
+    return value

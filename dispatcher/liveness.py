@@ -1,0 +1,32 @@
+"""Who was heard of when, and what to make of it when this process itself was paused."""
+
+from __future__ import annotations
+
+
+class Liveness:
+    """When each worker and each job's client was heard of last.
+
+    Attributes:
+        heard_s: monotonic time by id.
+    """
+
+    def __init__(self) -> None:
+        self.heard_s: dict[str, float] = {}
+
+    def hear(self, peer: str, now_s: float) -> None:
+        """The peer is alive at this moment."""
+        self.heard_s[peer] = now_s
+
+    def forget(self, peer: str) -> None:
+        """The peer is none of our business any more."""
+        self.heard_s.pop(peer, None)
+
+    def forgive(self, now_s: float, left_s: float) -> None:
+        """Treats everybody as heard of at most `left_s` ago.
+
+        For after this process was paused: its peers went on calling, and their calls have not
+        been looked at yet, so their silence is ours.
+        """
+        earliest = now_s - left_s
+        for peer, heard_s in self.heard_s.items():
+            self.heard_s[peer] = max(heard_s, earliest)

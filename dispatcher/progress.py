@@ -1,0 +1,202 @@
+"""What workers and clients report while an epoch runs: the events that follow.
+
+Pure functions, like `admission`. Reports are whole and may be repeated or late: what is journaled
+already, or names an attempt that is not current, leads to no event.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import RefusedError, UsageError
+from .events import (
+    AttemptDropped,
+    AttemptFailed,
+    EpochAbandoned,
+    EpochFinished,
+    EpochStarted,
+    JobFailed,
+    SplitDelivered,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..proto import control_pb2
+    from .events import Event
+    from .records import Epoch, Job
+    from .state import State
+
+UNREACHABLE, GONE, MISMATCH = "UNREACHABLE", "GONE", "MISMATCH"
+TEXT_CHARS_MAX = 4000
+_MASK = (1 << 64) - 1
+
+
+def worker_events(
+    state: State, worker: str, failed: Iterable[control_pb2.HeldAttempt]
+) -> list[Event]:
+    """What follows from the failed attempts that a worker reports."""
+    out: list[Event] = []
+    seen: set[int] = set()
+    dead_jobs: set[str] = set()
+    for held in failed:
+        attempt = state.attempts.get(held.attempt)
+        if attempt is None or attempt.worker != worker or held.attempt in seen:
+            continue
+        if attempt.job in dead_jobs:
+            continue
+        seen.add(held.attempt)
+        code, detail = _cut(held.code), _cut(held.detail)
+        out.append(AttemptFailed(held.attempt, code, detail))
+        job = state.jobs[attempt.job]
+        if attempt.trial >= job.attempts_max:
+            dead_jobs.add(attempt.job)
+            trials = "1 attempt" if attempt.trial == 1 else f"{attempt.trial} attempts"
+            out.append(
+                JobFailed(
+                    attempt.job,
+                    f"split {attempt.split} of epoch {attempt.epoch}, stream {attempt.stream},"
+                    f" could not be produced in {trials}; the last one, on worker {worker}"
+                    f" ({state.workers[worker].address}): {code}: {detail}",
+                )
+            )
+    return out
+
+
+def client_events(state: State, job: Job, request: control_pb2.SyncClientRequest) -> list[Event]:
+    """What follows from what a client has.
+
+    Raises:
+        UsageError: a number is out of range.
+        RefusedError: an epoch is over, or is said to be finished while it is not.
+    """
+    if job.failure:
+        return []
+    if request.failure:
+        return [JobFailed(job.job, f"its client failed it: {_cut(request.failure)}")]
+    listed = {(progress.stream, progress.epoch) for progress in request.epochs}
+    if len(listed) < len(request.epochs):
+        raise UsageError("epochs must list each (stream, epoch) once")
+    out: list[Event] = [EpochAbandoned(job.job, *key) for key in job.epochs if key not in listed]
+    done: set[int] = set()  # attempts of splits that this very request delivers
+    for progress in request.epochs:
+        events = _epoch_events(state, job, progress, done)
+        out += events
+        if any(isinstance(event, JobFailed) for event in events):
+            return out
+    return out + _problem_events(state, job, request.problems, listed, done)
+
+
+def _epoch_events(
+    state: State, job: Job, progress: control_pb2.EpochProgress, done: set[int]
+) -> list[Event]:
+    if progress.stream >= len(job.streams):
+        raise UsageError(f"stream must be 0 to {len(job.streams) - 1}, not {progress.stream}")
+    stream = job.streams[progress.stream]
+    epoch = job.epochs.get((progress.stream, progress.epoch))
+    if epoch is None and progress.epoch < stream.next_epoch:
+        if progress.finished:
+            return []  # the reply that acknowledged it was lost
+        raise RefusedError(
+            f"epoch {progress.epoch} of stream {progress.stream} of job {job.label} is over;"
+            f" the next one is {stream.next_epoch}"
+        )
+    out: list[Event] = []
+    if epoch is None:
+        out.append(EpochStarted(job.job, progress.stream, progress.epoch))
+    delivered = _deliveries(state, job, epoch, progress)
+    for event in delivered:
+        touched = epoch.splits.get(event.split) if epoch else None
+        if touched is not None:
+            done.add(touched.attempt)
+    out += delivered
+    if progress.finished:
+        out.append(_finish(state, job, epoch, progress, delivered))
+    return out
+
+
+def _deliveries(
+    state: State, job: Job, epoch: Epoch | None, progress: control_pb2.EpochProgress
+) -> list[SplitDelivered]:
+    num_splits = state.dataset_of(job, progress.stream).num_splits
+    found: dict[int, SplitDelivered] = {}
+    for done in progress.done:
+        if done.split >= num_splits:
+            raise UsageError(f"split must be below {num_splits}, not {done.split}")
+        if epoch is None or done.split not in epoch.delivered:
+            found[done.split] = SplitDelivered(
+                job.job,
+                progress.stream,
+                progress.epoch,
+                done.split,
+                done.digest.count,
+                done.digest.total,
+                done.digest.chain,
+            )
+    return list(found.values())
+
+
+def _finish(
+    state: State,
+    job: Job,
+    epoch: Epoch | None,
+    progress: control_pb2.EpochProgress,
+    delivered: list[SplitDelivered],
+) -> EpochFinished | JobFailed:
+    """The end of an epoch, which is a proof (G5): every split is there and the sums agree."""
+    num_splits = state.dataset_of(job, progress.stream).num_splits
+    have = len(delivered) + (len(epoch.delivered) if epoch else 0)
+    where = f"epoch {progress.epoch} of stream {progress.stream}"
+    if have != num_splits:
+        raise RefusedError(
+            f"{where} of job {job.label} is not finished: {num_splits - have} of its {num_splits}"
+            " splits are not reported as delivered"
+        )
+    count = sum(event.count for event in delivered) + (epoch.count if epoch else 0)
+    total = sum(event.total for event in delivered) + (epoch.total if epoch else 0)
+    digest = progress.digest
+    if (count, total & _MASK) != (digest.count, digest.total):
+        return JobFailed(
+            job.job,
+            f"{where} does not add up: its splits have {count} elements with the sum"
+            f" {total & _MASK:016x}, its client delivered {digest.count} with {digest.total:016x}",
+        )
+    return EpochFinished(
+        job.job, progress.stream, progress.epoch, digest.count, digest.total, digest.chain
+    )
+
+
+def _problem_events(
+    state: State,
+    job: Job,
+    problems: Iterable[control_pb2.Problem],
+    listed: set[tuple[int, int]],
+    done: set[int],
+) -> list[Event]:
+    out: list[Event] = []
+    dropped: set[int] = set()
+    for problem in problems:
+        if problem.code not in (UNREACHABLE, GONE, MISMATCH):
+            raise UsageError(
+                f"code of a problem must be {UNREACHABLE}, {GONE} or {MISMATCH},"
+                f" not {problem.code[:80]!r}"
+            )
+        attempt = state.attempts.get(problem.attempt)
+        if attempt is None or attempt.job != job.job or problem.attempt in done | dropped:
+            continue
+        if (attempt.stream, attempt.epoch) not in listed:
+            continue  # given up in this very request
+        if problem.code == MISMATCH:
+            reason = (
+                f"split {attempt.split} of epoch {attempt.epoch}, stream {attempt.stream}, from"
+                f" worker {attempt.worker} is not what it should be: {_cut(problem.detail)}"
+            )
+            return [*out, JobFailed(job.job, reason)]
+        if problem.code == GONE:
+            dropped.add(problem.attempt)
+            out.append(AttemptDropped(problem.attempt, f"{GONE}: {_cut(problem.detail)}"))
+    return out
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= TEXT_CHARS_MAX else text[:TEXT_CHARS_MAX] + " …"

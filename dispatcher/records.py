@@ -1,0 +1,171 @@
+"""What the state is made of: plain records, changed by `State.apply` only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..proto.deal import deal
+from .lanes import LaneBook
+from .splitset import SplitSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: (job, stream, epoch)
+EpochKey = tuple[str, int, int]
+
+
+@dataclass(slots=True)
+class Dataset:
+    """A registered stream."""
+
+    fingerprint: str
+    num_splits: int
+    weights: tuple[int, ...]
+    replayable: bool
+    components: bytes
+    graph_bytes: int
+
+
+@dataclass(slots=True)
+class Worker:
+    """A registered worker; `standby` is false once it is promoted."""
+
+    worker: str
+    incarnation: str
+    address: str
+    unix_path: str
+    host_id: str
+    slots: int
+    standby: bool
+    tensorflow_version: str
+    pid: int
+    attempts: dict[int, None] = field(default_factory=dict)  # an ordered set
+
+
+@dataclass(frozen=True, slots=True)
+class LostWorker:
+    """One of the workers that were lost last; registering again, it gets its id back."""
+
+    worker: str
+    incarnation: str
+    address: str
+    standby: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A running attempt."""
+
+    attempt: int
+    job: str
+    stream: int
+    epoch: int
+    split: int
+    worker: str
+    trial: int
+
+    @property
+    def epoch_key(self) -> EpochKey:
+        """The epoch that it belongs to."""
+        return self.job, self.stream, self.epoch
+
+
+@dataclass(slots=True)
+class Split:
+    """An undelivered split that was assigned at least once and is not back where it began.
+
+    Attributes:
+        attempt: number of the running attempt, 0 if there is none.
+        failures: failed productions in this epoch.
+        failed_on: workers that could not produce it, each once, the first one first.
+    """
+
+    attempt: int = 0
+    failures: int = 0
+    failed_on: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Epoch:
+    """An open epoch.
+
+    Attributes:
+        splits: those that are touched and not delivered.
+        delivered: those that are delivered.
+        count: delivered elements.
+        total: sum of their hashes modulo 2**64.
+    """
+
+    job: str
+    stream: int
+    epoch: int
+    splits: dict[int, Split] = field(default_factory=dict)
+    delivered: SplitSet = field(default_factory=SplitSet)
+    count: int = 0
+    total: int = 0
+    book: LaneBook | None = None  # derived; None until somebody asks
+
+    @property
+    def key(self) -> EpochKey:
+        """What names it."""
+        return self.job, self.stream, self.epoch
+
+    def running(self) -> Iterable[int]:
+        """The splits that have an attempt."""
+        return [number for number, split in self.splits.items() if split.attempt]
+
+
+@dataclass(slots=True)
+class Stream:
+    """One stream of a job; epochs that are over are folded into three numbers."""
+
+    dataset: str
+    next_epoch: int = 0
+    epochs_finished: int = 0
+    last_digest: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass(slots=True)
+class Job:
+    """A job.
+
+    Attributes:
+        client: incarnation of the client that owns it, or owned it last.
+        attached: whether that client is there.
+        failure: why the job cannot go on; empty while it can.
+        epochs: open epochs by (stream, epoch).
+    """
+
+    job: str
+    name: str
+    seed: int
+    lanes: int
+    block: int
+    ordered: bool
+    attempts_max: int
+    streams: list[Stream]
+    client: str = ""
+    attached: bool = False
+    failure: str = ""
+    epochs: dict[tuple[int, int], Epoch] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The job for people: id, and its name if it has one."""
+        return f"{self.job} ({self.name!r})" if self.name else f"{self.job} (unnamed)"
+
+
+def deal_epoch(job: Job, dataset: Dataset, epoch: Epoch) -> LaneBook:
+    """The lane book of an epoch, made anew."""
+    dealt = deal(
+        dataset.num_splits,
+        job.lanes,
+        seed=job.seed,
+        epoch=epoch.epoch,
+        weights=dataset.weights,
+        ordered=job.ordered,
+    )
+    return LaneBook(dealt, epoch.delivered, epoch.running())

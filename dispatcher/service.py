@@ -1,0 +1,288 @@
+"""The control service: gRPC in, `admission` and `progress` decide, the engine does, views go out.
+
+Every reply, a refusal too, leaves only after everything that it rests on is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import logging
+import secrets
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import grpc
+
+from ..errors import NotFoundError, PenstockError, UsageError
+from ..proto import control_pb2, control_pb2_grpc
+from . import admission, progress
+from .datasets import GRAPH_BYTES_MAX
+from .events import ClientLeft, JobClosed
+from .refusals import refuse, supersede
+from .status import picture
+from .views import client_view, worker_view
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from .datasets import BlobStore
+    from .engine import Engine
+    from .records import Job
+
+    Reply = TypeVar("Reply")
+    Method = Callable[[Any, Any, Any], Awaitable[Reply]]
+
+logger = logging.getLogger(__name__)
+
+_PART_BYTES = 1 << 20
+#: A held call is answered after this part of its peer's timeout at the latest.
+_HOLD = 0.5
+
+
+def _answering(method: Method[Reply]) -> Method[Reply]:
+    """Lets the reply, or the refusal, of a call out once what it rests on is durable."""
+
+    @functools.wraps(method)
+    async def answer(self: ControlService, request: Any, context: Any) -> Reply:
+        try:
+            reply = await method(self, request, context)
+        except PenstockError as error:
+            await self.engine.durable()
+            await refuse(context, error)
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            # A bug: the peer gets an error from gRPC and tries again; the log must say why.
+            logger.exception("%s of %s", method.__name__, context.peer())
+            raise
+        await self.engine.durable()
+        return reply
+
+    return answer
+
+
+class ControlService(control_pb2_grpc.ControlServicer):
+    """Serves the control plane.
+
+    Args:
+        engine: decides and journals.
+        blobs: keeps the graphs.
+    """
+
+    def __init__(self, engine: Engine, blobs: BlobStore) -> None:
+        self.engine = engine
+        self._blobs = blobs
+        # The newest request of each client, by (job, client), where clients number them.
+        self._sequences: dict[str, tuple[str, int]] = {}
+
+    # Datasets.
+
+    @_answering
+    async def PutDataset(self, requests: Any, context: Any) -> control_pb2.PutDatasetReply:
+        """Stores a graph: the file first, then the journal's word for it."""
+        engine = self.engine
+        info: control_pb2.DatasetInfo | None = None
+        graph = bytearray()
+        async for request in requests:
+            if info is None:
+                info = request.info
+                admission.register_dataset(engine.state, info)
+                if info.graph_bytes > GRAPH_BYTES_MAX:
+                    raise UsageError(
+                        f"graph_bytes must be at most {GRAPH_BYTES_MAX}, not {info.graph_bytes}"
+                    )
+                if await self._is_stored(info.fingerprint):
+                    return control_pb2.PutDatasetReply(term=engine.state.term)
+            graph += request.part
+            if len(graph) > info.graph_bytes:
+                raise UsageError(f"the graph is longer than the announced {info.graph_bytes} bytes")
+        if info is None:
+            raise UsageError("PutDataset needs a first message with the dataset's info")
+        if len(graph) < info.graph_bytes:
+            raise NotFoundError(
+                f"dataset {info.fingerprint} is not registered, and {len(graph)} of its"
+                f" {info.graph_bytes} bytes were sent"
+            )
+        await asyncio.to_thread(self._blobs.put, info.fingerprint, bytes(graph))
+        engine.commit(admission.register_dataset(engine.state, info))
+        return control_pb2.PutDatasetReply(term=engine.state.term)
+
+    async def GetDataset(
+        self, request: control_pb2.GetDatasetRequest, context: Any
+    ) -> AsyncIterator[control_pb2.GetDatasetReply]:
+        """Sends a graph in parts; an empty one is one empty part."""
+        try:
+            await self._describe(request.fingerprint)
+            graph = await asyncio.to_thread(self._blobs.get, request.fingerprint)
+        except PenstockError as error:
+            await refuse(context, error)
+        await self.engine.durable()
+        for at in range(0, max(1, len(graph)), _PART_BYTES):
+            yield control_pb2.GetDatasetReply(part=graph[at : at + _PART_BYTES])
+
+    @_answering
+    async def DescribeDataset(
+        self, request: control_pb2.GetDatasetRequest, context: Any
+    ) -> control_pb2.DatasetInfo:
+        """Tells what is known of a dataset."""
+        return await self._describe(request.fingerprint)
+
+    async def _describe(self, fingerprint: str) -> control_pb2.DatasetInfo:
+        admission.check_fingerprint(fingerprint)
+        known = self.engine.state.datasets.get(fingerprint)
+        if known is None or not await self._is_stored(fingerprint):
+            raise NotFoundError(f"dataset {fingerprint} is not registered")
+        return control_pb2.DatasetInfo(
+            fingerprint=known.fingerprint,
+            num_splits=known.num_splits,
+            weights=known.weights,
+            replayable=known.replayable,
+            components=known.components,
+            graph_bytes=known.graph_bytes,
+        )
+
+    async def _is_stored(self, fingerprint: str) -> bool:
+        if fingerprint not in self.engine.state.datasets:
+            return False
+        return await asyncio.to_thread(self._blobs.has, fingerprint)
+
+    # Clients.
+
+    @_answering
+    async def OpenJob(
+        self, request: control_pb2.OpenJobRequest, context: Any
+    ) -> control_pb2.OpenJobReply:
+        """Creates or joins a job."""
+        engine = self.engine
+        engine.commit(admission.open_job(engine.state, request, secrets.randbits(63)))
+        job = admission.find_job(engine.state, request)
+        assert job is not None, "it was just opened"
+        engine.hear(job.job)
+        return control_pb2.OpenJobReply(
+            term=engine.state.term,
+            job=job.job,
+            seed=job.seed,
+            next_epoch=[stream.next_epoch for stream in job.streams],
+            lanes=job.lanes,
+            block=job.block,
+        )
+
+    @_answering
+    async def SyncClient(
+        self, request: control_pb2.SyncClientRequest, context: Any
+    ) -> control_pb2.SyncClientReply:
+        """Takes what a client has; answers with what it should know, once there is news."""
+        engine = self.engine
+        admission.check_term(engine.state, request.term)
+        job = admission.owned_job(engine.state, request.job, request.client)
+        if self._is_overtaken(job, request):
+            await supersede(context)
+        engine.hear(job.job)
+        engine.commit(progress.client_events(engine.state, job, request))
+        engine.report_unreachable(
+            job.job,
+            {
+                problem.attempt: problem.detail
+                for problem in request.problems
+                if problem.code == progress.UNREACHABLE
+            },
+        )
+        await engine.settled()
+        if request.term == engine.state.term:
+            hold_s = min(request.hold_ms / 1000, _HOLD * engine.timing.client_timeout_s)
+            await engine.news.hold(job.job, request.seen_version, hold_s)
+            await engine.settled()
+        job = admission.owned_job(engine.state, request.job, request.client)
+        version = engine.news.version(job.job)
+        return client_view(engine.state, job, version, engine.notices.of(job.job))
+
+    def _is_overtaken(self, job: Job, request: control_pb2.SyncClientRequest) -> bool:
+        """Whether a later request of this client was seen already: this one was under way."""
+        client, newest = self._sequences.get(job.job, ("", 0))
+        if client == request.client and 0 < request.sequence < newest:
+            return True
+        self._sequences[job.job] = (request.client, request.sequence)
+        if len(self._sequences) > 2 * len(self.engine.state.jobs) + 64:
+            jobs = self.engine.state.jobs
+            self._sequences = {at: seen for at, seen in self._sequences.items() if at in jobs}
+        return False
+
+    @_answering
+    async def CloseClient(
+        self, request: control_pb2.CloseClientRequest, context: Any
+    ) -> control_pb2.CloseClientReply:
+        """Lets a client go; one that is gone, or was replaced, is gone."""
+        engine = self.engine
+        job = engine.state.jobs.get(request.job)
+        if job is not None and job.client == request.client and job.attached:
+            reason = "its client closed it"
+            left = ClientLeft(job.job, reason) if job.name else JobClosed(job.job, reason)
+            engine.commit([left])
+        return control_pb2.CloseClientReply(term=engine.state.term)
+
+    # Workers.
+
+    @_answering
+    async def RegisterWorker(
+        self, request: control_pb2.RegisterWorkerRequest, context: Any
+    ) -> control_pb2.RegisterWorkerReply:
+        """Introduces a worker."""
+        engine = self.engine
+        engine.commit(admission.register_worker(engine.state, request))
+        worker = admission.worker_of(engine.state, request.incarnation)
+        assert worker is not None, "it was just registered"
+        engine.hear(worker.worker)
+        return control_pb2.RegisterWorkerReply(
+            term=engine.state.term,
+            worker=worker.worker,
+            heartbeat_ms=max(1, int(1000 * self._heartbeat_s())),
+        )
+
+    @_answering
+    async def SyncWorker(
+        self, request: control_pb2.SyncWorkerRequest, context: Any
+    ) -> control_pb2.SyncWorkerReply:
+        """Takes what a worker holds; answers with what it should hold, once there is news."""
+        engine = self.engine
+        admission.check_term(engine.state, request.term)
+        if not self._is_registered(request):
+            return control_pb2.SyncWorkerReply(term=engine.state.term)
+        name = request.worker
+        if request.leaving:
+            engine.commit(admission.worker_leaves(engine.state, name))
+            return control_pb2.SyncWorkerReply(term=engine.state.term)
+        engine.hear(name)
+        failed = [held for held in request.held if held.state == control_pb2.HeldAttempt.FAILED]
+        engine.commit(progress.worker_events(engine.state, name, failed))
+        produced = control_pb2.HeldAttempt.PRODUCED
+        engine.report(
+            name,
+            (held.attempt for held in request.held if held.state == produced),
+            {held.attempt: held.elements for held in request.held},
+        )
+        await engine.settled()
+        if request.term == engine.state.term:
+            hold_s = min(request.hold_ms / 1000, _HOLD * engine.timing.worker_timeout_s)
+            await engine.news.hold(name, request.seen_version, hold_s)
+            await engine.settled()
+        if not self._is_registered(request):
+            return control_pb2.SyncWorkerReply(term=engine.state.term)
+        worker = engine.state.workers[name]
+        return worker_view(engine.state, worker, engine.news.version(name))
+
+    def _is_registered(self, request: control_pb2.SyncWorkerRequest) -> bool:
+        worker = self.engine.state.workers.get(request.worker)
+        return worker is not None and worker.incarnation == request.incarnation
+
+    def _heartbeat_s(self) -> float:
+        timing = self.engine.timing
+        return min(timing.heartbeat_s, timing.worker_timeout_s / 4)
+
+    # Everybody.
+
+    async def GetStatus(
+        self, request: control_pb2.GetStatusRequest, context: Any
+    ) -> control_pb2.GetStatusReply:
+        """Tells everything; waits for nothing, so that a stuck disk can be seen."""
+        return control_pb2.GetStatusReply(json=json.dumps(picture(self.engine)))

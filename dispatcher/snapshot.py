@@ -1,0 +1,119 @@
+"""The state as bytes: for the journal's snapshots, and to compare states.
+
+Equal states give equal bytes; what is derived (the lane books) is left out. The format is a
+msgpack map with its version, read as strictly as the journal's events.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+import xxhash
+
+from ..errors import JournalCorruptError
+from .records import Attempt, Dataset, Epoch, Job, LostWorker, Split, Stream, Worker
+from .splitset import SplitSet
+from .state import State
+from .validate import validate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+VERSION = 1
+
+
+def digest(state: State) -> str:
+    """32 hexadecimal digits that are the same for equal states."""
+    return xxhash.xxh3_128_hexdigest(to_snapshot(state))
+
+
+def to_snapshot(state: State) -> bytes:
+    """The whole state."""
+    content = {
+        "version": VERSION,
+        "term": state.term,
+        "next": [state.next_worker, state.next_job, state.next_attempt],
+        "datasets": [_row(dataset, Dataset) for dataset in state.datasets.values()],
+        "workers": [_row(worker, Worker, ("attempts",)) for worker in state.workers.values()],
+        "lost": [_row(lost, LostWorker) for lost in state.lost.values()],
+        "jobs": [_job_row(job) for job in state.jobs.values()],
+        "attempts": [_row(attempt, Attempt) for attempt in state.attempts.values()],
+    }
+    packed: bytes = msgpack.packb(content)
+    return packed
+
+
+def from_snapshot(data: bytes) -> State:
+    """The inverse of `to_snapshot`.
+
+    Raises:
+        JournalCorruptError: the bytes are no snapshot of a state that this version knows.
+    """
+    try:
+        content = msgpack.unpackb(data)
+        version = content["version"]
+        if version != VERSION:
+            raise JournalCorruptError(
+                f"the snapshot is of version {version!r}; this penstock knows {VERSION}"
+            )
+        state = _state(content)
+        validate(state)
+    except JournalCorruptError:
+        raise
+    except Exception as error:  # whatever is wrong with it, it is not a snapshot of ours
+        raise JournalCorruptError(f"the snapshot holds no valid state: {error!r}") from error
+    return state
+
+
+def _state(content: dict[str, Any]) -> State:
+    state = State()
+    state.term = content["term"]
+    state.next_worker, state.next_job, state.next_attempt = content["next"]
+    for fingerprint, num_splits, weights, *rest in content["datasets"]:
+        dataset = Dataset(fingerprint, num_splits, tuple(weights), *rest)
+        state.datasets[fingerprint] = dataset
+    for row in content["workers"]:
+        state.workers[row[0]] = Worker(*row)
+    for row in content["lost"]:
+        state.lost[row[0]] = LostWorker(*row)
+    for row in content["jobs"]:
+        job = _job(row)
+        state.jobs[job.job] = job
+    for row in content["attempts"]:
+        attempt = Attempt(*row)
+        state.attempts[attempt.attempt] = attempt
+    # A worker's attempts in ascending order is the order in which it got them.
+    for number, attempt in sorted(state.attempts.items()):
+        state.workers[attempt.worker].attempts[number] = None
+    return state
+
+
+def _job_row(job: Job) -> list[Any]:
+    row = _row(job, Job, ("streams", "epochs"))
+    row.append([_row(stream, Stream) for stream in job.streams])
+    row.append([_epoch_row(epoch) for epoch in job.epochs.values()])
+    return row
+
+
+def _job(row: list[Any]) -> Job:
+    streams, epochs = row.pop(-2), row.pop(-1)
+    names = [name for name in Job.__dataclass_fields__ if name not in ("streams", "epochs")]
+    made = [Stream(dataset, at, over, tuple(last)) for dataset, at, over, last in streams]
+    job = Job(**dict(zip(names, row, strict=True)), streams=made)
+    for (job_id, stream, number), splits, delivered, count, total in epochs:
+        epoch = Epoch(job_id, stream, number)
+        epoch.delivered, epoch.count, epoch.total = SplitSet.from_bytes(delivered), count, total
+        for number, attempt, failures, failed_on in splits:
+            epoch.splits[number] = Split(attempt, failures, tuple(failed_on))
+        job.epochs[epoch.stream, epoch.epoch] = epoch
+    return job
+
+
+def _epoch_row(epoch: Epoch) -> list[Any]:
+    splits = [[number, *_row(split, Split)] for number, split in sorted(epoch.splits.items())]
+    return [epoch.key, splits, epoch.delivered.to_bytes(), epoch.count, epoch.total]
+
+
+def _row(record: Any, kind: type[Any], without: Iterable[str] = ()) -> list[Any]:
+    return [getattr(record, name) for name in kind.__dataclass_fields__ if name not in without]

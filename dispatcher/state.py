@@ -1,0 +1,352 @@
+"""The dispatcher's state: what the journal's events add up to.
+
+Rule 1: `apply` is the only mutator, and everything that it does follows from the state and the
+event. No clock, I/O, threads or randomness; so replaying a journal rebuilds the state, byte for
+byte (`digest`). Rule 2: an event that does not fit is refused before anything has changed. Rule 3:
+the cost of the state follows from what is open, not from what is past: an epoch that is over is
+three numbers, a delivered split is a bit.
+
+An attempt belongs to a worker and to an undelivered split of an open epoch; a split has at most
+one. Losing the worker, failing, dropping, delivering the split or closing its epoch ends it. A
+split without an attempt that was never failed is not held at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from . import events as ev
+from .records import (
+    Attempt,
+    Dataset,
+    Epoch,
+    EpochKey,
+    Job,
+    LostWorker,
+    Split,
+    Stream,
+    Worker,
+    deal_epoch,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .lanes import LaneBook
+
+#: How many lost workers are remembered.
+LOST_MAX = 32
+_MASK = (1 << 64) - 1
+
+
+class InvalidEventError(Exception):
+    """The event does not fit the state: a bug, or a journal that is not what was written."""
+
+
+class State:
+    """Everything that the dispatcher has to remember. Read it freely; `apply` alone changes it.
+
+    Attributes:
+        term: number of dispatcher starts on this journal.
+        next_worker: the number that the next new worker gets; likewise the other counters.
+        datasets: by fingerprint.
+        jobs: by id, in the order of their opening.
+        workers: live ones by id, in the order of their registration.
+        attempts: running ones by number.
+        lost: the last lost workers by id, the oldest first.
+    """
+
+    def __init__(self) -> None:
+        self.term = 0
+        self.next_worker = 1
+        self.next_job = 1
+        self.next_attempt = 1
+        self.datasets: dict[str, Dataset] = {}
+        self.jobs: dict[str, Job] = {}
+        self.workers: dict[str, Worker] = {}
+        self.attempts: dict[int, Attempt] = {}
+        self.lost: dict[str, LostWorker] = {}
+
+    def apply(self, event: ev.Event) -> set[str]:
+        """Carries an event out.
+
+        Returns:
+            The ids of the workers and jobs whose view changed: what they should hold, or know.
+
+        Raises:
+            InvalidEventError: the event does not fit the state, which is unchanged.
+        """
+        match event:
+            case ev.AttemptAssigned():
+                return self._assign(event)
+            case ev.SplitDelivered():
+                return self._deliver(event)
+            case ev.AttemptFailed():
+                return self._fail_attempt(event)
+            case ev.AttemptDropped(attempt):
+                return self._end_attempt(self._attempt(attempt))
+            case ev.EpochStarted() | ev.EpochFinished() | ev.EpochAbandoned():
+                return self._apply_epoch(event)
+            case ev.WorkerRegistered() | ev.WorkerLost() | ev.WorkerPromoted():
+                return self._apply_worker(event)
+            case ev.TermStarted(term):
+                _require(term > self.term, f"term {term} does not follow {self.term}")
+                self.term = term
+                return set()
+            case ev.DatasetRegistered():
+                fits = not event.weights or len(event.weights) == event.num_splits
+                _require(fits, f"dataset {event.fingerprint} has weights for other splits")
+                _require(
+                    event.fingerprint not in self.datasets,
+                    f"dataset {event.fingerprint} is registered already",
+                )
+                self.datasets[event.fingerprint] = Dataset(*_values(event))
+                return set()
+            case _:
+                return self._apply_job(event)
+
+    def epoch(self, key: EpochKey) -> Epoch | None:
+        """The open epoch of that name."""
+        job = self.jobs.get(key[0])
+        return job.epochs.get(key[1:]) if job else None
+
+    def open_epochs(self) -> Iterator[tuple[Job, Epoch]]:
+        """Every open epoch with its job, in the order of opening."""
+        for job in self.jobs.values():
+            for epoch in job.epochs.values():
+                yield job, epoch
+
+    def dataset_of(self, job: Job, stream: int) -> Dataset:
+        """The dataset of one of a job's streams."""
+        return self.datasets[job.streams[stream].dataset]
+
+    def book(self, job: Job, epoch: Epoch) -> LaneBook:
+        """The lane book of an open epoch; dealt when it is first asked for."""
+        if epoch.book is None:
+            epoch.book = deal_epoch(job, self.dataset_of(job, epoch.stream), epoch)
+        return epoch.book
+
+    # Jobs.
+
+    def _apply_job(self, event: ev.Event) -> set[str]:
+        match event:
+            case ev.JobOpened():
+                return self._open_job(event)
+            case ev.ClientJoined(job_id, client):
+                job = self._job(job_id)
+                touched = self._close_epochs(job)
+                job.client, job.attached, job.failure = client, True, ""
+            case ev.ClientLeft(job_id):
+                job = self._job(job_id)
+                touched = self._close_epochs(job)
+                job.attached = False
+            case ev.JobFailed(job_id, reason):
+                job = self._job(job_id)
+                _require(bool(reason), f"job {job_id} fails without a reason")
+                touched = self._close_epochs(job)
+                job.failure = reason
+            case ev.JobClosed(job_id):
+                job = self._job(job_id)
+                touched = self._close_epochs(job)
+                del self.jobs[job_id]
+            case _:
+                raise InvalidEventError(f"{event!r} is not an event")
+        return touched | {job_id}
+
+    def _open_job(self, event: ev.JobOpened) -> set[str]:
+        number = _number(event.job, "j")
+        _require(number >= self.next_job, f"job {event.job} is not new")
+        _require(event.lanes >= 1 and event.block >= 1, f"job {event.job} has no lanes")
+        unknown = [stream for stream in event.streams if stream not in self.datasets]
+        _require(not unknown, f"job {event.job} has unregistered streams {unknown}")
+        self.next_job = number + 1
+        self.jobs[event.job] = Job(
+            job=event.job,
+            name=event.name,
+            seed=event.seed,
+            lanes=event.lanes,
+            block=event.block,
+            ordered=event.ordered,
+            attempts_max=event.attempts_max,
+            streams=[Stream(fingerprint) for fingerprint in event.streams],
+        )
+        return {event.job}
+
+    # Epochs.
+
+    def _apply_epoch(
+        self, event: ev.EpochStarted | ev.EpochFinished | ev.EpochAbandoned
+    ) -> set[str]:
+        job = self._job(event.job)
+        _require(event.stream < len(job.streams), f"{job.job} has no stream {event.stream}")
+        if isinstance(event, ev.EpochStarted):
+            stream = job.streams[event.stream]
+            key = (event.stream, event.epoch)
+            usable = job.attached and not job.failure
+            _require(usable, f"an epoch of {job.job}, which has failed or has no client")
+            _require(event.epoch >= stream.next_epoch, f"epoch {key} of {job.job} is over")
+            _require(key not in job.epochs, f"epoch {key} of {job.job} is open already")
+            job.epochs[key] = Epoch(event.job, event.stream, event.epoch)
+            return {event.job}
+        epoch = self._epoch(event)
+        if isinstance(event, ev.EpochFinished):
+            whole = len(epoch.delivered) == self.dataset_of(job, event.stream).num_splits
+            _require(whole, f"epoch {epoch.key} is not delivered whole")
+            _require(
+                (event.count, event.total) == (epoch.count, epoch.total),
+                f"the digest of epoch {epoch.key} is not the sum of its splits",
+            )
+            stream = job.streams[event.stream]
+            stream.next_epoch = max(stream.next_epoch, event.epoch + 1)
+            stream.epochs_finished += 1
+            stream.last_digest = (event.count, event.total, event.chain)
+        return self._close_epoch(job, epoch)
+
+    def _close_epoch(self, job: Job, epoch: Epoch) -> set[str]:
+        touched = {job.job}
+        epoch.book = None  # nobody asks for its order any more
+        for split in list(epoch.running()):
+            touched |= self._end_attempt(self.attempts[epoch.splits[split].attempt])
+        del job.epochs[epoch.stream, epoch.epoch]
+        return touched
+
+    def _close_epochs(self, job: Job) -> set[str]:
+        touched: set[str] = set()
+        for epoch in list(job.epochs.values()):
+            touched |= self._close_epoch(job, epoch)
+        return touched
+
+    # Workers.
+
+    def _apply_worker(
+        self, event: ev.WorkerRegistered | ev.WorkerLost | ev.WorkerPromoted
+    ) -> set[str]:
+        if isinstance(event, ev.WorkerRegistered):
+            number = _number(event.worker, "w")
+            known = number >= self.next_worker or event.worker in self.lost
+            _require(known, f"worker {event.worker} is neither new nor lost")
+            _require(event.slots >= 1, f"worker {event.worker} has no slots")
+            self.next_worker = max(self.next_worker, number + 1)
+            self.lost.pop(event.worker, None)
+            self.workers[event.worker] = Worker(*_values(event))
+            return {event.worker}
+        worker = self.workers.get(event.worker)
+        if worker is None:
+            raise InvalidEventError(f"worker {event.worker} is not registered")
+        if isinstance(event, ev.WorkerPromoted):
+            _require(worker.standby, f"worker {event.worker} is no standby")
+            worker.standby = False
+            return set()
+        touched = {event.worker}
+        for number in list(worker.attempts):
+            touched |= self._end_attempt(self.attempts[number])
+        del self.workers[event.worker]
+        self.lost[event.worker] = LostWorker(
+            worker.worker, worker.incarnation, worker.address, worker.standby, event.reason
+        )
+        while len(self.lost) > LOST_MAX:
+            del self.lost[next(iter(self.lost))]
+        return touched
+
+    # Attempts and splits.
+
+    def _assign(self, event: ev.AttemptAssigned) -> set[str]:
+        epoch = self._epoch(event)
+        num_splits = self.dataset_of(self.jobs[event.job], event.stream).num_splits
+        worker = self.workers.get(event.worker)
+        split = epoch.splits.get(event.split) or Split()
+        _require(event.attempt >= self.next_attempt, f"attempt {event.attempt} is not new")
+        _require(event.split < num_splits, f"there is no split {event.split} in {epoch.key}")
+        _require(event.split not in epoch.delivered, f"split {event.split} is delivered")
+        _require(not split.attempt, f"split {event.split} has attempt {split.attempt}")
+        _require(event.trial == split.failures + 1, f"trial {event.trial} of split {event.split}")
+        if worker is None or worker.standby:
+            raise InvalidEventError(f"worker {event.worker} takes no attempts")
+        self.next_attempt = event.attempt + 1
+        split.attempt = event.attempt
+        epoch.splits[event.split] = split
+        worker.attempts[event.attempt] = None
+        self.attempts[event.attempt] = Attempt(*_values(event))
+        if epoch.book is not None:
+            epoch.book.assigned(event.split)
+        return {event.worker, event.job}
+
+    def _fail_attempt(self, event: ev.AttemptFailed) -> set[str]:
+        attempt = self._attempt(event.attempt)
+        split = self._epoch(attempt).splits[attempt.split]
+        split.failures += 1  # before the attempt ends: a split that failed is remembered
+        if attempt.worker not in split.failed_on:
+            split.failed_on += (attempt.worker,)
+        return self._end_attempt(attempt)
+
+    def _end_attempt(self, attempt: Attempt) -> set[str]:
+        epoch = self._epoch(attempt)
+        split = epoch.splits[attempt.split]
+        split.attempt = 0
+        if not split.failures:
+            del epoch.splits[attempt.split]
+        del self.attempts[attempt.attempt]
+        del self.workers[attempt.worker].attempts[attempt.attempt]
+        if epoch.book is not None:
+            epoch.book.dropped(attempt.split)
+        return {attempt.worker, attempt.job}
+
+    def _deliver(self, event: ev.SplitDelivered) -> set[str]:
+        epoch = self._epoch(event)
+        num_splits = self.dataset_of(self.jobs[event.job], event.stream).num_splits
+        _require(event.split < num_splits, f"there is no split {event.split} in {epoch.key}")
+        _require(event.split not in epoch.delivered, f"split {event.split} is delivered already")
+        touched: set[str] = set()
+        split = epoch.splits.get(event.split)
+        if split is not None and split.attempt:
+            touched = self._end_attempt(self.attempts[split.attempt])
+        epoch.splits.pop(event.split, None)
+        epoch.delivered.add(event.split)
+        epoch.count += event.count
+        epoch.total = (epoch.total + event.total) & _MASK
+        if epoch.book is not None:
+            epoch.book.delivered(event.split)
+        return touched
+
+    def _job(self, job_id: str) -> Job:
+        job = self.jobs.get(job_id)
+        if job is None:
+            raise InvalidEventError(f"there is no job {job_id}")
+        return job
+
+    def _epoch(
+        self,
+        event: ev.EpochFinished
+        | ev.EpochAbandoned
+        | ev.AttemptAssigned
+        | ev.SplitDelivered
+        | Attempt,
+    ) -> Epoch:
+        key = (event.job, event.stream, event.epoch)
+        epoch = self.epoch(key)
+        if epoch is None:
+            raise InvalidEventError(f"epoch {key} is not open")
+        return epoch
+
+    def _attempt(self, number: int) -> Attempt:
+        attempt = self.attempts.get(number)
+        if attempt is None:
+            raise InvalidEventError(f"attempt {number} is not running")
+        return attempt
+
+
+def _values(event: ev.Event) -> list[Any]:
+    return [getattr(event, field.name) for field in dataclasses.fields(event)]
+
+
+def _number(identifier: str, prefix: str) -> int:
+    digits = identifier.removeprefix(prefix)
+    if not identifier.startswith(prefix) or not digits.isdecimal():
+        raise InvalidEventError(f"{identifier!r} is not an id {prefix}1, {prefix}2, …")
+    return int(digits)
+
+
+def _require(condition: bool, text: str) -> None:
+    if not condition:
+        raise InvalidEventError(text)

@@ -1,0 +1,106 @@
+"""Every exception that penstock raises on purpose, and the exit code the command line gives it.
+
+Each class is one *kind* of failure that a user can act on; the message says what happened, to
+what, and what to do. The command line turns a `PenstockError` into its one-line message and the
+class's `exit_code`; a traceback on the terminal is therefore always a bug in penstock.
+
+Codes: 2 bad usage, 3 cannot reach or bind, 4 the pipeline cannot be shipped or failed,
+5 the data is not what it should be, 6 the journal cannot be trusted, 7 refused. Leaf module:
+imports nothing of penstock, so that every package may use it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PenstockError(Exception):
+    """Base of all penstock errors; catch it to catch them all."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(PenstockError, ValueError):
+    """An argument, option or setting has a value that penstock does not accept."""
+
+    exit_code = 2
+
+
+class UnavailableError(PenstockError, ConnectionError):
+    """A dispatcher or worker could not be reached within its deadline."""
+
+    exit_code = 3
+
+
+class AddressInUseError(UnavailableError):
+    """The address that a daemon was told to listen on is taken."""
+
+
+class NotShippableError(PenstockError):
+    """The dataset holds something that cannot run in another process (py_function, a generator)."""
+
+    exit_code = 4
+
+
+class SplitFailedError(PenstockError):
+    """A split could not be produced within its bounded number of attempts (G9)."""
+
+    exit_code = 4
+
+
+class JobFailedError(PenstockError):
+    """The job was failed as a whole; the message holds the dispatcher's reason."""
+
+    exit_code = 4
+
+
+class SpecMismatchError(PenstockError):
+    """The element spec of a dataset is not the one that was registered or asked for."""
+
+    exit_code = 5
+
+
+class ReplayMismatchError(PenstockError):
+    """A replayed split differs from what was delivered before (G4)."""
+
+    exit_code = 5
+
+
+class VerificationError(PenstockError):
+    """Elements, counts or digests do not agree: lost, repeated or altered data (G4, G5)."""
+
+    exit_code = 5
+
+
+class ChunkError(PenstockError):
+    """A chunk's bytes do not describe elements of the announced spec."""
+
+    exit_code = 5
+
+
+class JournalError(PenstockError):
+    """The journal could not be written or read."""
+
+    exit_code = 6
+
+
+class JournalCorruptError(JournalError):
+    """The journal is damaged before its tail: recovering would lose acknowledged records (G7)."""
+
+
+class JournalLockedError(JournalError):
+    """Another process holds the journal directory."""
+
+
+class RefusedError(PenstockError):
+    """The other side refused: stale term or attempt, wrong token, unknown id (G8, G10)."""
+
+    exit_code = 7
+
+
+class ProtocolError(RefusedError):
+    """Bytes on a stream are not a frame of this protocol, or of a version we speak."""
+
+
+class NotFoundError(RefusedError):
+    """A dataset, job or worker of that id does not exist."""

@@ -1,0 +1,320 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class DatasetInfo(_message.Message):
+    __slots__ = ("fingerprint", "num_splits", "weights", "replayable", "components", "graph_bytes")
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    NUM_SPLITS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    REPLAYABLE_FIELD_NUMBER: _ClassVar[int]
+    COMPONENTS_FIELD_NUMBER: _ClassVar[int]
+    GRAPH_BYTES_FIELD_NUMBER: _ClassVar[int]
+    fingerprint: str
+    num_splits: int
+    weights: _containers.RepeatedScalarFieldContainer[int]
+    replayable: bool
+    components: bytes
+    graph_bytes: int
+    def __init__(self, fingerprint: _Optional[str] = ..., num_splits: _Optional[int] = ..., weights: _Optional[_Iterable[int]] = ..., replayable: _Optional[bool] = ..., components: _Optional[bytes] = ..., graph_bytes: _Optional[int] = ...) -> None: ...
+
+class PutDatasetRequest(_message.Message):
+    __slots__ = ("info", "part")
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    info: DatasetInfo
+    part: bytes
+    def __init__(self, info: _Optional[_Union[DatasetInfo, _Mapping]] = ..., part: _Optional[bytes] = ...) -> None: ...
+
+class PutDatasetReply(_message.Message):
+    __slots__ = ("term",)
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    def __init__(self, term: _Optional[int] = ...) -> None: ...
+
+class GetDatasetRequest(_message.Message):
+    __slots__ = ("fingerprint",)
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    fingerprint: str
+    def __init__(self, fingerprint: _Optional[str] = ...) -> None: ...
+
+class GetDatasetReply(_message.Message):
+    __slots__ = ("part",)
+    PART_FIELD_NUMBER: _ClassVar[int]
+    part: bytes
+    def __init__(self, part: _Optional[bytes] = ...) -> None: ...
+
+class OpenJobRequest(_message.Message):
+    __slots__ = ("protocol_version", "job_name", "client", "streams", "seed", "lanes", "block", "ordered", "attempts_max")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    JOB_NAME_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    STREAMS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    LANES_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
+    ORDERED_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_MAX_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    job_name: str
+    client: str
+    streams: _containers.RepeatedScalarFieldContainer[str]
+    seed: int
+    lanes: int
+    block: int
+    ordered: bool
+    attempts_max: int
+    def __init__(self, protocol_version: _Optional[int] = ..., job_name: _Optional[str] = ..., client: _Optional[str] = ..., streams: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., lanes: _Optional[int] = ..., block: _Optional[int] = ..., ordered: _Optional[bool] = ..., attempts_max: _Optional[int] = ...) -> None: ...
+
+class OpenJobReply(_message.Message):
+    __slots__ = ("term", "job", "seed", "next_epoch", "lanes", "block")
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    NEXT_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    LANES_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    job: str
+    seed: int
+    next_epoch: _containers.RepeatedScalarFieldContainer[int]
+    lanes: int
+    block: int
+    def __init__(self, term: _Optional[int] = ..., job: _Optional[str] = ..., seed: _Optional[int] = ..., next_epoch: _Optional[_Iterable[int]] = ..., lanes: _Optional[int] = ..., block: _Optional[int] = ...) -> None: ...
+
+class Digest(_message.Message):
+    __slots__ = ("count", "total", "chain")
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    total: int
+    chain: int
+    def __init__(self, count: _Optional[int] = ..., total: _Optional[int] = ..., chain: _Optional[int] = ...) -> None: ...
+
+class SplitDone(_message.Message):
+    __slots__ = ("split", "digest")
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    split: int
+    digest: Digest
+    def __init__(self, split: _Optional[int] = ..., digest: _Optional[_Union[Digest, _Mapping]] = ...) -> None: ...
+
+class EpochProgress(_message.Message):
+    __slots__ = ("stream", "epoch", "done", "finished", "digest")
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    stream: int
+    epoch: int
+    done: _containers.RepeatedCompositeFieldContainer[SplitDone]
+    finished: bool
+    digest: Digest
+    def __init__(self, stream: _Optional[int] = ..., epoch: _Optional[int] = ..., done: _Optional[_Iterable[_Union[SplitDone, _Mapping]]] = ..., finished: _Optional[bool] = ..., digest: _Optional[_Union[Digest, _Mapping]] = ...) -> None: ...
+
+class Problem(_message.Message):
+    __slots__ = ("attempt", "code", "detail")
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    attempt: int
+    code: str
+    detail: str
+    def __init__(self, attempt: _Optional[int] = ..., code: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class SyncClientRequest(_message.Message):
+    __slots__ = ("job", "client", "term", "seen_version", "hold_ms", "epochs", "problems", "failure", "sequence")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    SEEN_VERSION_FIELD_NUMBER: _ClassVar[int]
+    HOLD_MS_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    client: str
+    term: int
+    seen_version: int
+    hold_ms: int
+    epochs: _containers.RepeatedCompositeFieldContainer[EpochProgress]
+    problems: _containers.RepeatedCompositeFieldContainer[Problem]
+    failure: str
+    sequence: int
+    def __init__(self, job: _Optional[str] = ..., client: _Optional[str] = ..., term: _Optional[int] = ..., seen_version: _Optional[int] = ..., hold_ms: _Optional[int] = ..., epochs: _Optional[_Iterable[_Union[EpochProgress, _Mapping]]] = ..., problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., failure: _Optional[str] = ..., sequence: _Optional[int] = ...) -> None: ...
+
+class Placement(_message.Message):
+    __slots__ = ("split", "attempt", "worker", "address", "unix_path", "host_id")
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    UNIX_PATH_FIELD_NUMBER: _ClassVar[int]
+    HOST_ID_FIELD_NUMBER: _ClassVar[int]
+    split: int
+    attempt: int
+    worker: str
+    address: str
+    unix_path: str
+    host_id: str
+    def __init__(self, split: _Optional[int] = ..., attempt: _Optional[int] = ..., worker: _Optional[str] = ..., address: _Optional[str] = ..., unix_path: _Optional[str] = ..., host_id: _Optional[str] = ...) -> None: ...
+
+class EpochView(_message.Message):
+    __slots__ = ("stream", "epoch", "placements")
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    PLACEMENTS_FIELD_NUMBER: _ClassVar[int]
+    stream: int
+    epoch: int
+    placements: _containers.RepeatedCompositeFieldContainer[Placement]
+    def __init__(self, stream: _Optional[int] = ..., epoch: _Optional[int] = ..., placements: _Optional[_Iterable[_Union[Placement, _Mapping]]] = ...) -> None: ...
+
+class SyncClientReply(_message.Message):
+    __slots__ = ("term", "version", "epochs", "notices", "failure")
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    NOTICES_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    version: int
+    epochs: _containers.RepeatedCompositeFieldContainer[EpochView]
+    notices: _containers.RepeatedScalarFieldContainer[str]
+    failure: str
+    def __init__(self, term: _Optional[int] = ..., version: _Optional[int] = ..., epochs: _Optional[_Iterable[_Union[EpochView, _Mapping]]] = ..., notices: _Optional[_Iterable[str]] = ..., failure: _Optional[str] = ...) -> None: ...
+
+class CloseClientRequest(_message.Message):
+    __slots__ = ("job", "client")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    client: str
+    def __init__(self, job: _Optional[str] = ..., client: _Optional[str] = ...) -> None: ...
+
+class CloseClientReply(_message.Message):
+    __slots__ = ("term",)
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    def __init__(self, term: _Optional[int] = ...) -> None: ...
+
+class RegisterWorkerRequest(_message.Message):
+    __slots__ = ("protocol_version", "incarnation", "address", "unix_path", "host_id", "slots", "standby", "tensorflow_version", "pid")
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    UNIX_PATH_FIELD_NUMBER: _ClassVar[int]
+    HOST_ID_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    STANDBY_FIELD_NUMBER: _ClassVar[int]
+    TENSORFLOW_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    incarnation: str
+    address: str
+    unix_path: str
+    host_id: str
+    slots: int
+    standby: bool
+    tensorflow_version: str
+    pid: int
+    def __init__(self, protocol_version: _Optional[int] = ..., incarnation: _Optional[str] = ..., address: _Optional[str] = ..., unix_path: _Optional[str] = ..., host_id: _Optional[str] = ..., slots: _Optional[int] = ..., standby: _Optional[bool] = ..., tensorflow_version: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
+
+class RegisterWorkerReply(_message.Message):
+    __slots__ = ("term", "worker", "heartbeat_ms")
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_MS_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    worker: str
+    heartbeat_ms: int
+    def __init__(self, term: _Optional[int] = ..., worker: _Optional[str] = ..., heartbeat_ms: _Optional[int] = ...) -> None: ...
+
+class HeldAttempt(_message.Message):
+    __slots__ = ("attempt", "state", "elements", "code", "detail")
+    class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        RUNNING: _ClassVar[HeldAttempt.State]
+        PRODUCED: _ClassVar[HeldAttempt.State]
+        FAILED: _ClassVar[HeldAttempt.State]
+    RUNNING: HeldAttempt.State
+    PRODUCED: HeldAttempt.State
+    FAILED: HeldAttempt.State
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ELEMENTS_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    attempt: int
+    state: HeldAttempt.State
+    elements: int
+    code: str
+    detail: str
+    def __init__(self, attempt: _Optional[int] = ..., state: _Optional[_Union[HeldAttempt.State, str]] = ..., elements: _Optional[int] = ..., code: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class SyncWorkerRequest(_message.Message):
+    __slots__ = ("worker", "incarnation", "term", "seen_version", "hold_ms", "held", "leaving")
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    INCARNATION_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    SEEN_VERSION_FIELD_NUMBER: _ClassVar[int]
+    HOLD_MS_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    LEAVING_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    incarnation: str
+    term: int
+    seen_version: int
+    hold_ms: int
+    held: _containers.RepeatedCompositeFieldContainer[HeldAttempt]
+    leaving: bool
+    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., term: _Optional[int] = ..., seen_version: _Optional[int] = ..., hold_ms: _Optional[int] = ..., held: _Optional[_Iterable[_Union[HeldAttempt, _Mapping]]] = ..., leaving: _Optional[bool] = ...) -> None: ...
+
+class AttemptSpec(_message.Message):
+    __slots__ = ("attempt", "job", "stream", "epoch", "split", "dataset", "seed", "trial")
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    TRIAL_FIELD_NUMBER: _ClassVar[int]
+    attempt: int
+    job: str
+    stream: int
+    epoch: int
+    split: int
+    dataset: str
+    seed: int
+    trial: int
+    def __init__(self, attempt: _Optional[int] = ..., job: _Optional[str] = ..., stream: _Optional[int] = ..., epoch: _Optional[int] = ..., split: _Optional[int] = ..., dataset: _Optional[str] = ..., seed: _Optional[int] = ..., trial: _Optional[int] = ...) -> None: ...
+
+class SyncWorkerReply(_message.Message):
+    __slots__ = ("term", "version", "registered", "attempts")
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    REGISTERED_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    version: int
+    registered: bool
+    attempts: _containers.RepeatedCompositeFieldContainer[AttemptSpec]
+    def __init__(self, term: _Optional[int] = ..., version: _Optional[int] = ..., registered: _Optional[bool] = ..., attempts: _Optional[_Iterable[_Union[AttemptSpec, _Mapping]]] = ...) -> None: ...
+
+class GetStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetStatusReply(_message.Message):
+    __slots__ = ("json",)
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    json: str
+    def __init__(self, json: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,13 @@
+"""Settings for every test: Hypothesis profiles, chosen by HYPOTHESIS_PROFILE or by CI."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# No deadline: on a shared machine the time of one example says nothing about the code.
+common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("dev", max_examples=50, **common)
+settings.register_profile("ci", max_examples=200, derandomize=True, print_blob=True, **common)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))

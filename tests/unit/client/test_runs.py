@@ -1,0 +1,58 @@
+"""Deliveries as stacked arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from penstock.client.events import Piece
+from penstock.client.options import default_block
+from penstock.client.runs import empty_run, runs_of
+from penstock.proto.chunk import Chunk
+from penstock.proto.spec import ComponentSpec
+
+
+def test_small_blocks_are_put_together() -> None:
+    pieces = [Piece(i, Chunk.from_stacked(0, [np.full(3, i), np.zeros((3, 2))])) for i in range(50)]
+    ((first, second),) = runs_of(pieces)
+    assert first.tolist() == [i for i in range(50) for _ in range(3)]
+    assert second.shape == (150, 2)
+
+
+def test_a_large_run_is_handed_over_without_a_copy_and_in_its_place() -> None:
+    large = np.zeros((4, 100_000))
+    chunks = [[np.ones((2, 100_000))], [large], [np.ones((1, 100_000))]]
+    runs = list(runs_of(Piece(0, Chunk.from_stacked(0, arrays)) for arrays in chunks))
+    assert [run[0].shape[0] for run in runs] == [2, 4, 1]
+    assert np.shares_memory(runs[1][0], large)
+
+
+def test_runs_of_other_shapes_are_not_mixed() -> None:
+    spec = (ComponentSpec("int64", (None,)),)
+    elements = [(np.arange(length),) for length in (1, 1, 2, 2, 2, 1)]
+    pieces = [Piece(0, Chunk.from_elements(0, elements, spec)) for _ in range(2)]
+    assert [run[0].shape for run in runs_of(pieces)] == [(2, 1), (3, 2), (3, 1), (3, 2), (1, 1)]
+
+
+def test_strings_come_as_bytes() -> None:
+    arrays = [np.array([b"a", b"", b"long"], object)]
+    ((texts,),) = runs_of([Piece(0, Chunk.from_stacked(0, arrays))] * 2)
+    assert texts.tolist() == [b"a", b"", b"long"] * 2
+
+
+def test_an_empty_run_has_the_right_types() -> None:
+    specs = [
+        ComponentSpec("float32", (3, None)),
+        ComponentSpec("string", ()),
+        ComponentSpec("bfloat16", None),
+    ]
+    arrays = empty_run(specs)
+    assert [array.shape for array in arrays] == [(0, 3, 0), (0,), (0,)]
+    assert [array.dtype.name for array in arrays] == ["float32", "object", "bfloat16"]
+
+
+def test_a_block_is_about_256_kib_and_a_power_of_two() -> None:
+    assert default_block([ComponentSpec("int64", ())]) == 256
+    assert default_block([ComponentSpec("float32", (64, 64, 3)), ComponentSpec("int64", ())]) == 4
+    assert default_block([ComponentSpec("float32", (1000, 1000))]) == 1
+    assert default_block([ComponentSpec("float32", (None,))]) == 16
+    assert default_block([ComponentSpec("string", ())]) == 16

@@ -1,0 +1,119 @@
+"""The journal's vocabulary: encodings that must never change, strict decoding."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.dispatcher import events as ev
+from penstock.errors import JournalCorruptError
+
+#: One event of each kind with its record. Journals in the field hold these: add, never change.
+GOLDEN: dict[str, tuple[ev.Event, list[Any]]] = {
+    "TermStarted": (ev.TermStarted(3), [3]),
+    "DatasetRegistered": (
+        ev.DatasetRegistered("00ff", 2, (1, 5), True, b"\x90", 1 << 40),
+        ["00ff", 2, [1, 5], True, b"\x90", 1 << 40],
+    ),
+    "JobOpened": (
+        ev.JobOpened("j1", "träin", ("00ff",), (1 << 64) - 1, 16, 8, False, 3),
+        ["j1", "träin", ["00ff"], (1 << 64) - 1, 16, 8, False, 3],
+    ),
+    "ClientJoined": (ev.ClientJoined("j1", "c"), ["j1", "c"]),
+    "ClientLeft": (ev.ClientLeft("j1", "silent"), ["j1", "silent"]),
+    "JobFailed": (ev.JobFailed("j1", "why"), ["j1", "why"]),
+    "JobClosed": (ev.JobClosed("j1", "done"), ["j1", "done"]),
+    "EpochStarted": (ev.EpochStarted("j1", 0, 4), ["j1", 0, 4]),
+    "EpochFinished": (ev.EpochFinished("j1", 0, 4, 9, 8, 7), ["j1", 0, 4, 9, 8, 7]),
+    "EpochAbandoned": (ev.EpochAbandoned("j1", 0, 4), ["j1", 0, 4]),
+    "WorkerRegistered": (
+        ev.WorkerRegistered("w1", "i", "h:1", "/s", "host", 4, True, "2.21", 99),
+        ["w1", "i", "h:1", "/s", "host", 4, True, "2.21", 99],
+    ),
+    "WorkerLost": (ev.WorkerLost("w1", "silent"), ["w1", "silent"]),
+    "WorkerPromoted": (ev.WorkerPromoted("w1"), ["w1"]),
+    "AttemptAssigned": (
+        ev.AttemptAssigned(12, "j1", 0, 4, 77, "w1", 1),
+        [12, "j1", 0, 4, 77, "w1", 1],
+    ),
+    "AttemptFailed": (ev.AttemptFailed(12, "PIPELINE", "boom"), [12, "PIPELINE", "boom"]),
+    "AttemptDropped": (ev.AttemptDropped(12, "GONE"), [12, "GONE"]),
+    "SplitDelivered": (
+        ev.SplitDelivered("j1", 0, 4, 77, 10, 11, 12),
+        ["j1", 0, 4, 77, 10, 11, 12],
+    ),
+}
+
+
+def test_there_is_a_golden_record_of_every_kind() -> None:
+    assert set(GOLDEN) == {kind.__name__ for kind in typing.get_args(ev.Event)}
+
+
+@pytest.mark.parametrize("kind", sorted(GOLDEN))
+def test_golden_records(kind: str) -> None:
+    event, fields = GOLDEN[kind]
+    record = msgpack.packb([kind, 1, *fields])
+    assert ev.encode(event) == record
+    assert ev.decode(record) == event
+    assert ev.as_dict(event)["kind"] == kind
+
+
+_BY_ANNOTATION = {
+    "int": st.integers(0, (1 << 64) - 1),
+    "str": st.text(max_size=20),
+    "bool": st.booleans(),
+    "bytes": st.binary(max_size=20),
+    "tuple[int, ...]": st.lists(st.integers(0, (1 << 64) - 1), max_size=4).map(tuple),
+    "tuple[str, ...]": st.lists(st.text(max_size=5), max_size=4).map(tuple),
+}
+
+
+def any_event() -> st.SearchStrategy[ev.Event]:
+    """Events with any content that their fields' types allow."""
+    kinds = typing.get_args(ev.Event)
+    return st.one_of(
+        *(
+            st.builds(kind, *(_BY_ANNOTATION[str(f.type)] for f in dataclasses.fields(kind)))
+            for kind in kinds
+        )
+    )
+
+
+@given(any_event())
+def test_every_event_comes_back_from_its_record(event: ev.Event) -> None:
+    assert ev.decode(ev.encode(event)) == event
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_an_event_or_corruption(record: bytes) -> None:
+    try:
+        event = ev.decode(record)
+    except JournalCorruptError:
+        return
+    assert ev.decode(ev.encode(event)) == event
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        ({}, "not a list"),
+        ([], "not a list"),
+        (["Nonsense", 1], "'Nonsense'"),
+        (["TermStarted", 2, 1], "version 2"),
+        (["TermStarted", 1], "0 fields, not 1"),
+        (["TermStarted", 1, 1, 1], "2 fields, not 1"),
+        (["TermStarted", 1, -1], "term of a TermStarted"),
+        (["TermStarted", 1, True], "unsigned"),
+        (["TermStarted", 1, "1"], "unsigned"),
+        (["WorkerLost", 1, "w1", b"why"], "reason of a WorkerLost record is not a string"),
+    ],
+)
+def test_what_is_wrong_with_a_record_is_said(parts: object, text: str) -> None:
+    with pytest.raises(JournalCorruptError, match=text):
+        ev.decode(msgpack.packb(parts))

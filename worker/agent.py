@@ -1,0 +1,299 @@
+"""Talks to the dispatcher: registers, keeps a long poll going, and does what the answers say.
+
+One thread with one call at a time. A call is held by the dispatcher until there is news for us.
+News of our own (an attempt produced or failed) ends a held call at once; the next call, which
+brings it, asks not to be held and is therefore never cut short, so that however fast news comes,
+answers do arrive and news gather while one is on its way.
+
+A dispatcher that does not answer is retried for ever: what runs goes on running and being served.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import grpc
+
+from ..proto import control_pb2
+from ..proto.wire import PROTOCOL_VERSION
+from .link import Backoff, final_error
+from .messages import Assignment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ..errors import PenstockError
+    from ..timing import Timing
+    from .link import Link
+    from .messages import Held
+
+logger = logging.getLogger(__name__)
+
+_LEAVE_DEADLINE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a worker says of itself when it registers; see `RegisterWorkerRequest`."""
+
+    incarnation: str
+    address: str
+    unix_path: str
+    host_id: str
+    slots: int
+    standby: bool
+    tensorflow_version: str
+    pid: int
+
+
+class Attempts(Protocol):
+    """What the agent needs of the exchange."""
+
+    def set_desired(self, assignments: Iterable[Assignment]) -> None:
+        """Exactly these are to be held."""
+
+    def held(self) -> list[Held]:
+        """These are held."""
+
+
+class _StaleReplyError(Exception):
+    """A reply of a dispatcher that has been replaced."""
+
+
+class Agent:
+    """The thread that keeps this worker and the dispatcher in agreement.
+
+    Args:
+        link: to the dispatcher.
+        identity: what to register as.
+        attempts: is told what to hold, and asked what is held.
+        timing: intervals and deadlines.
+        on_change: called in the agent's thread when this worker is registered (again), or has
+            been refused for good; see `worker` and `error`.
+
+    Attributes:
+        worker: the id that the dispatcher gave; empty before.
+        error: why the dispatcher refuses this worker for good, if it does.
+        term: the highest term seen.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        identity: Identity,
+        attempts: Attempts,
+        timing: Timing,
+        on_change: Callable[[], None],
+    ) -> None:
+        self.worker = ""
+        self.error: PenstockError | None = None
+        self.term = 0
+        self._link = link
+        self._identity = identity
+        self._attempts = attempts
+        self._timing = timing
+        self._on_change = on_change
+        self._registered = False
+        self._version = 0
+        self._hold_ms = int(timing.heartbeat_s * 1000)
+        self._backoff = Backoff(timing)
+        self._changed = threading.Condition()
+        self._news = False
+        self._stopping = False
+        self._thread = threading.Thread(target=self._main, name="penstock-agent", daemon=True)
+
+    def start(self) -> None:
+        """Begins to register."""
+        self._thread.start()
+
+    def report(self) -> None:
+        """There is news for the dispatcher; never blocks for long."""
+        with self._changed:
+            self._news = True
+            self._changed.notify_all()
+
+    def close(self, deadline_s: float) -> bool:
+        """Ends the thread; whether it ended in time. The link must be closed afterwards."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread.ident is not None:
+            self._thread.join(deadline_s)
+        return not self._thread.is_alive()
+
+    def _main(self) -> None:
+        while not self._stopping and self.error is None:
+            self._step()
+        if self._registered:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Says good-bye, so that nobody has to wait for this worker's silence to be noticed."""
+        request = control_pb2.SyncWorkerRequest(
+            worker=self.worker,
+            incarnation=self._identity.incarnation,
+            term=self.term,
+            leaving=True,
+        )
+        try:
+            self._link.stub().SyncWorker(request, timeout=_LEAVE_DEADLINE_S)
+        except grpc.RpcError as error:
+            logger.info("dispatcher %s was not told: %s", self._link.address, error.code().name)
+
+    def _step(self) -> None:
+        """One call, and what follows from it."""
+        try:
+            if self._registered:
+                self._sync()
+            else:
+                self._register()
+        except (grpc.RpcError, grpc.FutureCancelledError, _StaleReplyError) as error:
+            self._recover(error)
+        except Exception:
+            # A bug must not leave a worker that serves but never agrees with anybody again.
+            logger.exception("talking to dispatcher %s", self._link.address)
+            self._pause("an internal error")
+
+    def _register(self) -> None:
+        me = self._identity
+        request = control_pb2.RegisterWorkerRequest(
+            protocol_version=PROTOCOL_VERSION,
+            incarnation=me.incarnation,
+            address=me.address,
+            unix_path=me.unix_path,
+            host_id=me.host_id,
+            slots=me.slots,
+            standby=me.standby,
+            tensorflow_version=me.tensorflow_version,
+            pid=me.pid,
+        )
+        call = self._link.stub().RegisterWorker.future(request, timeout=self._timing.rpc_deadline_s)
+        reply = self._wait(call, cut_by_news=False)
+        if reply is None:
+            return
+        self._check_term(reply.term)
+        self.worker = reply.worker
+        self._registered, self._version = True, 0
+        self._hold_ms = reply.heartbeat_ms or self._hold_ms
+        self._answered()
+        logger.info(
+            "registered with %s as worker %s%s, term %d",
+            self._link.address,
+            reply.worker,
+            " (standby)" if me.standby else "",
+            reply.term,
+        )
+        self._on_change()
+
+    def _sync(self) -> None:
+        with self._changed:  # before the request is built, so that no news falls between
+            news, self._news = self._news, False
+        hold_ms = 0 if news else self._hold_ms
+        request = control_pb2.SyncWorkerRequest(
+            worker=self.worker,
+            incarnation=self._identity.incarnation,
+            term=self.term,
+            seen_version=self._version,
+            hold_ms=hold_ms,
+            held=[
+                control_pb2.HeldAttempt(
+                    attempt=held.attempt,
+                    state=held.state.name,
+                    elements=held.elements,
+                    code=held.code,
+                    detail=held.detail,
+                )
+                for held in self._attempts.held()
+            ],
+        )
+        timeout_s = hold_ms / 1000 + self._timing.rpc_deadline_s
+        try:
+            call = self._link.stub().SyncWorker.future(request, timeout=timeout_s)
+            reply = self._wait(call, cut_by_news=hold_ms > 0)
+        except BaseException:
+            self._news = self._news or news  # it did not arrive, as far as we know
+            raise
+        if reply is None:
+            return
+        self._check_term(reply.term)
+        self._answered()
+        self._apply(reply)
+
+    def _apply(self, reply: control_pb2.SyncWorkerReply) -> None:
+        self._version = reply.version
+        if not reply.registered:
+            logger.warning("dispatcher %s does not know this worker any more", self._link.address)
+            self._registered = False
+            self._attempts.set_desired([])
+            return
+        self._attempts.set_desired(
+            Assignment(
+                attempt=spec.attempt,
+                job=spec.job,
+                stream=spec.stream,
+                epoch=spec.epoch,
+                split=spec.split,
+                dataset=spec.dataset,
+                seed=spec.seed,
+                trial=spec.trial,
+            )
+            for spec in reply.attempts
+        )
+
+    def _wait(self, call: Any, *, cut_by_news: bool) -> Any:
+        """The call's reply; None if it was given up for news of ours, or to stop."""
+        call.add_done_callback(self._wake)
+        with self._changed:
+            while not (call.done() or self._stopping or (cut_by_news and self._news)):
+                self._changed.wait()
+        if call.done():
+            return call.result()
+        call.cancel()
+        return None
+
+    def _wake(self, _call: object) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _check_term(self, term: int) -> None:
+        if term < self.term:
+            raise _StaleReplyError(f"its term {term} is over, {self.term} was seen")
+        if term > self.term and self.term:
+            logger.info("dispatcher %s: term %d", self._link.address, term)
+        self.term = term
+
+    def _answered(self) -> None:
+        lasted = self._backoff.reset()
+        if lasted is not None:
+            logger.info("dispatcher %s answers again after %.1f s", self._link.address, lasted)
+
+    def _recover(self, error: Exception) -> None:
+        """Prepares the next try, unless the dispatcher refuses to register this worker."""
+        reason = str(error)
+        if isinstance(error, grpc.RpcError):
+            refused = final_error(error)
+            if refused is not None and not self._registered:
+                self.error = refused
+                self._on_change()
+                return
+            reason = f"{error.code().name}: {error.details()}"
+        self._pause(reason)
+
+    def _pause(self, reason: str) -> None:
+        pause, lasted = self._backoff.failed()
+        if lasted is not None:
+            logger.warning(
+                "dispatcher %s has not answered for %.0f s (%s); trying on",
+                self._link.address,
+                lasted,
+                reason,
+            )
+        else:
+            logger.debug("dispatcher %s: %s", self._link.address, reason)
+        self._link.next()
+        with self._changed:
+            if not self._stopping:
+                self._changed.wait_for(lambda: self._stopping, pause)

@@ -1,0 +1,387 @@
+"""The attempt book: what a worker holds, who fetches it, and who may produce. A pure core.
+
+Rules. 1. Everything that decides lies here; there is no clock (`now` is passed in), no I/O and no
+thread. 2. Events are methods and return instructions; what to send is asked for, one frame at a
+time, with `next_send`, so that a superseded or slow fetch never leaves frames queued. 3. A piece
+is kept until the client acknowledged it, its hashes for as long as the attempt is held.
+
+An attempt is RUNNING, then PRODUCED or FAILED, until the dispatcher does not list it any more. A
+fetch belongs to one connection; a new one for the same attempt supersedes it. It first sends the
+hashes before its first element if asked to verify, then pieces while it has credit, then the end.
+
+Memory: each attempt that produces or holds pieces may hold an equal share of the limit, and one
+piece at least, so no lane can starve another: however full the buffers are, an attempt with an
+empty one goes on. A share is exceeded by one piece at most, since a piece is made before its size
+is known, and by the whole of it only when new attempts have made the shares smaller.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .buffer import Buffer
+from .messages import (
+    DETAIL_BYTES_MAX,
+    GONE,
+    Assignment,
+    Held,
+    Instruction,
+    Piece,
+    Report,
+    ResumeProducing,
+    Send,
+    SendChunk,
+    SendEnd,
+    SendFail,
+    SendHashes,
+    StartAttempt,
+    State,
+    StopAttempt,
+    Wake,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..proto.hashing import Digest
+
+#: Most hashes in one frame (1 MiB); a long prefix is sent in several, as it is made.
+HASHES_MAX = 1 << 17
+
+
+@dataclass(slots=True)
+class Fetch:
+    """One client's wish for one attempt.
+
+    Attributes:
+        connection: where it came from.
+        first: the first element wanted; hashes before it are sent if `hashed` says so.
+        next: the element to be sent next.
+        credit: payload bytes that may still be sent.
+        hashed: hashes before it are sent, or were not asked for.
+        ended: END is sent.
+    """
+
+    connection: int
+    first: int
+    next: int
+    credit: int
+    hashed: int
+    ended: bool = False
+
+
+@dataclass(slots=True)
+class _Attempt:
+    assignment: Assignment
+    run: int
+    state: State = State.RUNNING
+    buffer: Buffer = field(default_factory=Buffer)
+    digest: Digest | None = None
+    code: str = ""
+    detail: str = ""
+    fetch: Fetch | None = None
+    #: The client does not want it any more; it is listed until the dispatcher knows, too.
+    released: bool = False
+    #: Its producer waits for ResumeProducing.
+    paused: bool = False
+
+    @property
+    def active(self) -> bool:
+        """Whether it takes a share of the memory."""
+        return not self.released and (self.state is State.RUNNING or self.buffer.nbytes > 0)
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A fetch of an attempt that was not assigned (yet)."""
+
+    fetch: Fetch
+    deadline: float
+
+
+@dataclass(slots=True)
+class _Connection:
+    #: Attempts fetched here, whose turn it is first.
+    turns: OrderedDict[int, None] = field(default_factory=OrderedDict)
+    fails: deque[SendFail] = field(default_factory=deque)
+
+
+class AttemptBook:
+    """The book-keeping of all attempts of one worker. Not thread-safe, on purpose.
+
+    Args:
+        memory_limit: bytes that the buffers of all attempts may hold together.
+        grace_s: how long a fetch of an unknown attempt waits for its assignment.
+    """
+
+    def __init__(self, memory_limit: int, grace_s: float) -> None:
+        self._limit = memory_limit
+        self._grace_s = grace_s
+        self._attempts: dict[int, _Attempt] = {}
+        self._runs: dict[int, _Attempt] = {}
+        self._last_run = 0
+        self._pending: dict[int, _Pending] = {}
+        self._connections: dict[int, _Connection] = {}
+        self._active = 0  # number of active attempts, as of the last event
+
+    # What the dispatcher says.
+
+    def desired(self, assignments: Iterable[Assignment]) -> list[Instruction]:
+        """The dispatcher's whole list: starts what is new and drops what is not in it."""
+        wanted = {assignment.attempt: assignment for assignment in assignments}
+        out: list[Instruction] = []
+        for number in [n for n in self._attempts if n not in wanted]:
+            out += self._drop(number)
+        for number, assignment in wanted.items():
+            if number not in self._attempts:
+                out += self._start(assignment)
+        return out + self._rebalance()
+
+    def held(self) -> list[Held]:
+        """What the dispatcher is told."""
+        return [
+            Held(number, a.state, a.buffer.made, a.code, a.detail)
+            for number, a in self._attempts.items()
+        ]
+
+    # What the producers say. A run that was stopped meanwhile changes nothing.
+
+    def produced(self, run: int, piece: Piece) -> list[Instruction]:
+        """A run has made its next piece; `may_produce` says whether it may go on."""
+        attempt = self._runs.get(run)
+        if attempt is None or attempt.released:
+            return []
+        attempt.buffer.append(piece)
+        attempt.paused = not self._has_room(attempt)
+        return self._wake(attempt)
+
+    def may_produce(self, run: int) -> bool:
+        """False: wait for ResumeProducing (or StopAttempt)."""
+        attempt = self._runs.get(run)
+        return attempt is not None and not attempt.paused
+
+    def ended(self, run: int, digest: Digest) -> list[Instruction]:
+        """A run has made everything; `digest` covers the whole split."""
+        attempt = self._runs.pop(run, None)
+        if attempt is None or attempt.released:
+            return []
+        if digest.count != attempt.buffer.made:
+            raise ValueError(f"digest of {digest.count} elements, {attempt.buffer.made} made")
+        attempt.state, attempt.digest, attempt.paused = State.PRODUCED, digest, False
+        return [Report(), *self._wake(attempt), *self._rebalance()]
+
+    def failed(self, run: int, code: str, detail: str) -> list[Instruction]:
+        """A run has raised; what it made is freed, since it will be made again elsewhere."""
+        attempt = self._runs.pop(run, None)
+        if attempt is None or attempt.released:
+            return []
+        attempt.state, attempt.code, attempt.paused = State.FAILED, code, False
+        attempt.detail = detail.encode()[:DETAIL_BYTES_MAX].decode(errors="ignore")
+        attempt.buffer.clear()
+        return [Report(), *self._wake(attempt), *self._rebalance()]
+
+    # What the clients say.
+
+    def opened(self, connection: int) -> None:
+        """A client has connected."""
+        self._connections[connection] = _Connection()
+
+    def closed(self, connection: int) -> list[Instruction]:
+        """A connection is gone; what it did not acknowledge is kept for the next one."""
+        gone = self._connections.pop(connection, None)
+        for number in gone.turns if gone is not None else ():
+            self._attempts[number].fetch = None
+        for number in [n for n, p in self._pending.items() if p.fetch.connection == connection]:
+            del self._pending[number]
+        return []
+
+    def fetch(
+        self, connection: int, attempt: int, first: int, credit: int, verify: bool, now: float
+    ) -> list[Instruction]:
+        """A client wants an attempt from element `first` on; it has everything before."""
+        fetch = Fetch(connection, first, first, credit, 0 if verify else first)
+        if attempt in self._attempts:
+            return self._place(attempt, fetch)
+        self._pending[attempt] = _Pending(fetch, now + self._grace_s)
+        return []
+
+    def credit(
+        self, connection: int, attempt: int, received: int, credit: int
+    ) -> list[Instruction]:
+        """Elements before `received` have arrived, `credit` more bytes may be sent."""
+        pending = self._pending.get(attempt)
+        if pending is not None and pending.fetch.connection == connection:
+            pending.fetch.credit += credit
+        held = self._attempts.get(attempt)
+        if held is None or held.fetch is None or held.fetch.connection != connection:
+            return []  # of a fetch that was superseded
+        held.fetch.credit += credit
+        active = held.active
+        held.buffer.acknowledge(min(received, held.fetch.next))
+        resumed = self._rebalance() if active != held.active else self._resume(held)
+        return [*resumed, *self._wake(held)]
+
+    def release(self, connection: int, attempt: int) -> list[Instruction]:
+        """The client that fetches this attempt does not want it any more."""
+        pending = self._pending.get(attempt)
+        if pending is not None and pending.fetch.connection == connection:
+            del self._pending[attempt]
+        held = self._attempts.get(attempt)
+        if held is None or held.fetch is None or held.fetch.connection != connection:
+            return []
+        self._unfetch(held)
+        held.released = True
+        held.buffer.clear()
+        stop: list[Instruction] = []
+        if self._runs.pop(held.run, None) is not None:
+            stop.append(StopAttempt(held.run))
+        return stop + self._rebalance()
+
+    # What the clock says.
+
+    def tick(self, now: float) -> list[Instruction]:
+        """Answers the fetches whose attempt has not been assigned in time."""
+        out: list[Instruction] = []
+        for number in [n for n, p in self._pending.items() if p.deadline <= now]:
+            fetch = self._pending.pop(number).fetch
+            out += self._refuse(fetch.connection, number, "it is not on this worker")
+        return out
+
+    def next_deadline(self) -> float | None:
+        """When `tick` has something to do, if no other event comes before."""
+        return min((pending.deadline for pending in self._pending.values()), default=None)
+
+    # What is to be sent.
+
+    def next_send(self, connection: int) -> Send | None:
+        """The next frame for a connection: its fetches take turns. None: nothing, wait for Wake.
+
+        What is returned counts as sent.
+        """
+        state = self._connections.get(connection)
+        if state is None:
+            return None
+        if state.fails:
+            return state.fails.popleft()
+        for number in list(state.turns):
+            send = self._take(number)
+            if send is not None:
+                if number in state.turns:
+                    state.turns.move_to_end(number)
+                return send
+        return None
+
+    def _take(self, number: int) -> Send | None:
+        """The next frame of one attempt's fetch, if it may be sent now."""
+        attempt = self._attempts[number]
+        fetch = attempt.fetch
+        assert fetch is not None
+        if fetch.ended:
+            return None
+        if attempt.state is State.FAILED:
+            self._unfetch(attempt)
+            return SendFail(fetch.connection, number, attempt.code, attempt.detail)
+        complete = attempt.state is State.PRODUCED
+        if fetch.hashed < fetch.first and not (complete and fetch.hashed == attempt.buffer.made):
+            return self._take_hashes(number, attempt, fetch)
+        if fetch.next < attempt.buffer.made:
+            if fetch.credit <= 0:
+                return None
+            piece = attempt.buffer.piece_from(fetch.next)
+            assert piece is not None
+            fetch.next = piece.stop
+            fetch.credit -= piece.nbytes
+            return SendChunk(fetch.connection, number, piece)
+        if complete:
+            fetch.ended = True
+            assert attempt.digest is not None
+            return SendEnd(fetch.connection, number, attempt.digest)
+        return None
+
+    def _take_hashes(self, number: int, attempt: _Attempt, fetch: Fetch) -> Send | None:
+        """The next run of hashes, once it is a full frame or the last one."""
+        stop = min(fetch.first, fetch.hashed + HASHES_MAX)
+        if stop > attempt.buffer.made:
+            if attempt.state is State.RUNNING:
+                return None
+            stop = attempt.buffer.made  # a shorter split than the client has seen: it will say so
+        start, fetch.hashed = fetch.hashed, stop
+        return SendHashes(fetch.connection, number, start, attempt.buffer.hashes(start, stop))
+
+    # Transitions.
+
+    def _start(self, assignment: Assignment) -> list[Instruction]:
+        self._last_run += 1
+        attempt = _Attempt(assignment, self._last_run)
+        self._attempts[assignment.attempt] = self._runs[attempt.run] = attempt
+        out: list[Instruction] = [StartAttempt(assignment, attempt.run)]
+        pending = self._pending.pop(assignment.attempt, None)
+        return out + (self._place(assignment.attempt, pending.fetch) if pending else [])
+
+    def _drop(self, number: int) -> list[Instruction]:
+        attempt = self._attempts.pop(number)
+        out: list[Instruction] = []
+        if self._runs.pop(attempt.run, None) is not None:
+            out.append(StopAttempt(attempt.run))
+        if attempt.fetch is not None:
+            fetch = attempt.fetch
+            self._unfetch(attempt)
+            # After its END there is nothing a client could still miss.
+            if not fetch.ended:
+                out += self._refuse(fetch.connection, number, "the dispatcher took it away")
+        return out
+
+    def _place(self, number: int, fetch: Fetch) -> list[Instruction]:
+        """Makes `fetch` the one fetch of an attempt that is held."""
+        attempt = self._attempts[number]
+        if attempt.released:
+            return self._refuse(fetch.connection, number, "it was released")
+        if fetch.first < attempt.buffer.base and attempt.state is not State.FAILED:
+            return self._refuse(
+                fetch.connection,
+                number,
+                f"kept from element {attempt.buffer.base} on, not from {fetch.first}",
+            )
+        if attempt.fetch is not None:
+            self._unfetch(attempt)
+        attempt.fetch = fetch
+        self._connections[fetch.connection].turns[number] = None
+        attempt.buffer.acknowledge(fetch.first)  # who asks from here on has what is before
+        return [*self._rebalance(), *self._wake(attempt)]
+
+    def _unfetch(self, attempt: _Attempt) -> None:
+        if attempt.fetch is not None:
+            connection = self._connections.get(attempt.fetch.connection)
+            if connection is not None:
+                connection.turns.pop(attempt.assignment.attempt, None)
+            attempt.fetch = None
+
+    def _refuse(self, connection: int, number: int, why: str) -> list[Instruction]:
+        state = self._connections.get(connection)
+        if state is None:
+            return []
+        state.fails.append(SendFail(connection, number, GONE, f"attempt {number}: {why}"))
+        return [Wake(connection)]
+
+    def _wake(self, attempt: _Attempt) -> list[Instruction]:
+        return [] if attempt.fetch is None else [Wake(attempt.fetch.connection)]
+
+    # Memory.
+
+    def _has_room(self, attempt: _Attempt) -> bool:
+        buffer = attempt.buffer
+        share = self._limit // max(1, self._active)
+        return buffer.nbytes == 0 or buffer.nbytes + buffer.last_bytes <= share
+
+    def _resume(self, attempt: _Attempt) -> list[Instruction]:
+        if not attempt.paused or not self._has_room(attempt):
+            return []
+        attempt.paused = False
+        return [ResumeProducing(attempt.run)]
+
+    def _rebalance(self) -> list[Instruction]:
+        """Counts the shares again and resumes whoever has room now."""
+        self._active = sum(attempt.active for attempt in self._attempts.values())
+        return [out for attempt in self._runs.values() for out in self._resume(attempt)]

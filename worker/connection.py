@@ -1,0 +1,254 @@
+"""One client's connection: a thread that reads its wishes and one that sends what it is due."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import ProtocolError
+from ..proto.wire import (
+    PROTOCOL_VERSION,
+    Frame,
+    FrameLimits,
+    FrameType,
+    read_frame,
+    send_frame,
+)
+from .messages import Send, SendChunk, SendEnd, SendFail, SendHashes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+logger = logging.getLogger(__name__)
+
+#: A client only says short things; more is refused before it is allocated.
+CLIENT_LIMITS = FrameLimits(
+    header_bytes_max=1 << 14, payload_bytes_max=0, text_bytes_max=1 << 12, items_max=64
+)
+_U63_MAX = (1 << 63) - 1
+_BUFFER_BYTES = 4 << 20
+
+
+class Desk(Protocol):
+    """What a connection needs of the exchange."""
+
+    def open(self) -> int:
+        """A number for a new connection."""
+
+    def close(self, connection: int) -> None:
+        """The connection is gone."""
+
+    def fetch(self, connection: int, attempt: int, first: int, credit: int, verify: bool) -> None:
+        """FETCH."""
+
+    def credit(self, connection: int, attempt: int, received: int, credit: int) -> None:
+        """CREDIT."""
+
+    def release(self, connection: int, attempt: int) -> None:
+        """RELEASE."""
+
+    def next_send(self, connection: int) -> Send | None:
+        """Waits for the next frame to send; None once the connection is closed."""
+
+
+class Connection:
+    """A connection from its acceptance to its end.
+
+    Args:
+        sock: blocking; closed in the end.
+        desk: who decides what is sent.
+        worker: this worker's id, for WELCOME.
+        hello_deadline_s: how long the client may take for its HELLO, and a farewell to be sent.
+        on_end: called once when the connection is over.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        name: str,
+        desk: Desk,
+        worker: Callable[[], str],
+        hello_deadline_s: float,
+        on_end: Callable[[Connection], None],
+    ) -> None:
+        self._sock = sock
+        self._name = name
+        self._desk = desk
+        self._worker = worker
+        self._hello_deadline_s = hello_deadline_s
+        self._on_end = on_end
+        self._number = 0
+        self._reader = threading.Thread(
+            target=self._read_main, name=f"penstock-read-{name}", daemon=True
+        )
+        self._sender = threading.Thread(
+            target=self._send_main, name=f"penstock-send-{name}", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begins to serve."""
+        self._reader.start()
+
+    def close(self) -> None:
+        """Ends the connection; both threads end soon, whatever they wait for."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def join(self, end: float) -> bool:
+        """Waits for the threads until `end` (monotonic); whether they have ended."""
+        self._reader.join(max(0.0, end - time.monotonic()))
+        return not self._reader.is_alive()
+
+    def _read_main(self) -> None:
+        try:
+            with self._sock:
+                self._serve()
+        except OSError as error:
+            logger.info("connection %s: broken: %s", self._name, error)
+        except Exception:
+            logger.exception("connection %s: closed", self._name)
+        finally:
+            self._on_end(self)
+
+    def _serve(self) -> None:
+        tune(self._sock)
+        try:
+            self._handshake()
+        except ProtocolError as error:
+            self._say_farewell(str(error))
+            return
+        self._number = self._desk.open()
+        self._sender.start()
+        farewell = ""
+        try:
+            while (frame := read_frame(self._sock.recv_into, CLIENT_LIMITS)) is not None:
+                self._handle(frame)
+        except ProtocolError as error:
+            farewell = str(error)
+        finally:
+            self._desk.close(self._number)
+            if not farewell:
+                self.close()  # the sender may be blocked in a send
+            self._sender.join(self._hello_deadline_s)
+        if farewell and not self._sender.is_alive():  # else it is in the middle of a frame
+            self._say_farewell(farewell)
+        self.close()
+        self._sender.join()
+
+    def _handshake(self) -> None:
+        self._sock.settimeout(self._hello_deadline_s)
+        try:
+            frame = read_frame(self._sock.recv_into, CLIENT_LIMITS)
+        except TimeoutError:
+            raise ProtocolError(f"no HELLO within {self._hello_deadline_s:g} s") from None
+        self._sock.settimeout(None)
+        if frame is None:
+            raise ProtocolError("the stream ended before its HELLO")
+        if frame.type is not FrameType.HELLO:
+            raise ProtocolError(f"the first frame is a {frame.type.name}, not a HELLO")
+        version = frame.header.get("version")
+        if version != PROTOCOL_VERSION:
+            raise ProtocolError(
+                f"the client speaks version {version!r:.20} of the data protocol, this worker"
+                f" {PROTOCOL_VERSION}: run the same release of penstock on both"
+            )
+        job, client = (str(frame.header.get(key, "?"))[:80] for key in ("job", "client"))
+        logger.info("connection %s: client %s of job %s", self._name, client, job)
+        welcome = {"version": PROTOCOL_VERSION, "worker": self._worker()}
+        send_frame(self._sock, FrameType.WELCOME, welcome)
+
+    def _handle(self, frame: Frame) -> None:
+        header = frame.header
+        attempt = _natural(header, "attempt", frame.type)
+        if frame.type is FrameType.FETCH:
+            first = _natural(header, "from", frame.type)
+            credit = _natural(header, "credit", frame.type)
+            verify = header.get("verify", False)
+            if not isinstance(verify, bool):
+                raise ProtocolError(f"verify of a FETCH frame is not a bool: {verify!r:.40}")
+            self._desk.fetch(self._number, attempt, first, credit, verify)
+        elif frame.type is FrameType.CREDIT:
+            received = _natural(header, "received", frame.type)
+            credit = _natural(header, "credit", frame.type)
+            self._desk.credit(self._number, attempt, received, credit)
+        elif frame.type is FrameType.RELEASE:
+            self._desk.release(self._number, attempt)
+        else:
+            raise ProtocolError(f"a client does not send {frame.type.name} frames")
+
+    def _send_main(self) -> None:
+        try:
+            while (send := self._desk.next_send(self._number)) is not None:
+                type_, header, buffers = frame_of(send)
+                send_frame(self._sock, type_, header, buffers)
+        except OSError as error:
+            logger.info("connection %s: broken: %s", self._name, error)
+            self.close()  # wakes the reader
+        except Exception:
+            logger.exception("connection %s: closed", self._name)
+            self.close()
+
+    def _say_farewell(self, detail: str) -> None:
+        """Tells the client why; it need not listen."""
+        logger.warning("connection %s: refused: %s", self._name, detail)
+        fail = {"attempt": 0, "code": "PROTOCOL", "detail": detail}
+        with contextlib.suppress(OSError):
+            self._sock.settimeout(self._hello_deadline_s)
+            send_frame(self._sock, FrameType.FAIL, fail)
+            # Closing with unread bytes would reset the connection and the text be lost.
+            self._sock.shutdown(socket.SHUT_WR)
+            for _ in self._drain():
+                pass
+
+    def _drain(self) -> Iterator[int]:
+        """Reads what a refused client still sends, up to a bound."""
+        end = time.monotonic() + self._hello_deadline_s
+        scratch = bytearray(1 << 16)
+        left = 1 << 24
+        while left > 0 and time.monotonic() < end and (got := self._sock.recv_into(scratch)):
+            left -= got
+            yield got
+
+
+def frame_of(send: Send) -> tuple[FrameType, dict[str, Any], Sequence[bytes | memoryview]]:
+    """The frame that carries a send: type, header and payload."""
+    match send:
+        case SendChunk(_, _, piece):
+            return FrameType.CHUNK, piece.header, piece.buffers
+        case SendHashes(_, attempt, start, hashes):
+            header = {"attempt": attempt, "start": start, "count": len(hashes)}
+            return FrameType.HASHES, header, [hashes.astype("<u8", copy=False).tobytes()]
+        case SendEnd(_, attempt, digest):
+            header = {
+                "attempt": attempt,
+                "count": digest.count,
+                "total": digest.total,
+                "chain": digest.chain,
+            }
+            return FrameType.END, header, []
+        case SendFail(_, attempt, code, detail):
+            return FrameType.FAIL, {"attempt": attempt, "code": code, "detail": detail}, []
+
+
+def tune(sock: socket.socket) -> None:
+    """Settings of a data connection: no delay, large buffers, a dead peer is noticed."""
+    sock.setblocking(True)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        # A machine that vanished sends no reset: give up after about half a minute of silence.
+        for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _natural(header: dict[str, Any], key: str, type_: FrameType) -> int:
+    value = header.get(key)
+    if type(value) is not int or not 0 <= value <= _U63_MAX:
+        raise ProtocolError(f"{key} of a {type_.name} frame is not a number >= 0: {value!r:.40}")
+    return value

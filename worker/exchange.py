@@ -1,0 +1,170 @@
+"""Where the threads meet the attempt book: one lock around it, and waiting for what it decides.
+
+Producers wait for space, senders for something to send; both are woken by the book's
+instructions, never by a timer, save for the deadline of a fetch whose attempt may never come.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from .messages import (
+    Assignment,
+    Held,
+    Instruction,
+    Piece,
+    Report,
+    ResumeProducing,
+    Send,
+    SendFail,
+    StartAttempt,
+    StopAttempt,
+    Wake,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ..proto.hashing import Digest
+    from .attempts import AttemptBook
+
+logger = logging.getLogger(__name__)
+
+
+class Exchange:
+    """The attempt book, made safe for threads.
+
+    Args:
+        book: nobody else may use it from now on.
+        start: begins to produce an attempt, in another thread: `start(assignment, run)`.
+        stop: stops a run, without waiting for it.
+        report: tells the dispatcher's agent that there is news. The three are called with the
+            lock held, so they must neither block nor call back.
+    """
+
+    def __init__(
+        self,
+        book: AttemptBook,
+        start: Callable[[Assignment, int], None],
+        stop: Callable[[int], None],
+        report: Callable[[], None],
+    ) -> None:
+        self._book = book
+        self._start = start
+        self._stop = stop
+        self._report = report
+        self._lock = threading.Lock()
+        self._space: dict[int, threading.Condition] = {}
+        self._news: dict[int, threading.Condition] = {}
+        self._connections = itertools.count(1)
+
+    # The agent's side.
+
+    def set_desired(self, assignments: Iterable[Assignment]) -> None:
+        """Starts and stops attempts so that exactly these are held."""
+        with self._lock:
+            self._do(self._book.desired(assignments))
+
+    def held(self) -> list[Held]:
+        """What the dispatcher is told."""
+        with self._lock:
+            return self._book.held()
+
+    # The producers' side.
+
+    def put(self, run: int, piece: Piece) -> bool:
+        """Hands over a piece, then waits until the next one may be made; False: stop."""
+        with self._lock:
+            self._do(self._book.produced(run, piece))
+            space = self._space.get(run)
+            while space is not None and not self._book.may_produce(run):
+                space.wait()
+                space = self._space.get(run)
+            return space is not None
+
+    def end(self, run: int, digest: Digest) -> None:
+        """A run has made everything."""
+        with self._lock:
+            self._space.pop(run, None)
+            self._do(self._book.ended(run, digest))
+
+    def fail(self, run: int, code: str, detail: str) -> None:
+        """A run has failed for good."""
+        with self._lock:
+            self._space.pop(run, None)
+            self._do(self._book.failed(run, code, detail))
+
+    # The connections' side.
+
+    def open(self) -> int:
+        """A number for a new connection; `close` it in the end."""
+        with self._lock:
+            connection = next(self._connections)
+            self._book.opened(connection)
+            self._news[connection] = threading.Condition(self._lock)
+            return connection
+
+    def close(self, connection: int) -> None:
+        """The connection is gone; wakes its sender for good. Closing twice is fine."""
+        with self._lock:
+            self._do(self._book.closed(connection))
+            news = self._news.pop(connection, None)
+            if news is not None:
+                news.notify_all()
+
+    def fetch(self, connection: int, attempt: int, first: int, credit: int, verify: bool) -> None:
+        """See `AttemptBook.fetch`."""
+        with self._lock:
+            now = time.monotonic()
+            self._do(self._book.fetch(connection, attempt, first, credit, verify, now))
+            # The sender has to look at the deadline of a fetch that has to wait.
+            self._do([Wake(connection)])
+
+    def credit(self, connection: int, attempt: int, received: int, credit: int) -> None:
+        """See `AttemptBook.credit`."""
+        with self._lock:
+            self._do(self._book.credit(connection, attempt, received, credit))
+
+    def release(self, connection: int, attempt: int) -> None:
+        """See `AttemptBook.release`."""
+        with self._lock:
+            self._do(self._book.release(connection, attempt))
+
+    def next_send(self, connection: int) -> Send | None:
+        """Waits for the next frame to send; None once the connection is closed."""
+        with self._lock:
+            while (news := self._news.get(connection)) is not None:
+                now = time.monotonic()
+                self._do(self._book.tick(now))
+                send = self._book.next_send(connection)
+                if send is not None:
+                    if isinstance(send, SendFail):
+                        logger.info("refused a fetch: %s: %s", send.code, send.detail)
+                    return send
+                deadline = self._book.next_deadline()
+                news.wait(None if deadline is None else max(0.0, deadline - now))
+            return None
+
+    def _do(self, instructions: list[Instruction]) -> None:
+        for instruction in instructions:
+            match instruction:
+                case StartAttempt(assignment, run):
+                    self._space[run] = threading.Condition(self._lock)
+                    self._start(assignment, run)
+                case StopAttempt(run):
+                    self._stop(run)
+                    space = self._space.pop(run, None)
+                    if space is not None:
+                        space.notify_all()
+                case ResumeProducing(run):
+                    if run in self._space:
+                        self._space[run].notify_all()
+                case Wake(connection):
+                    if connection in self._news:
+                        self._news[connection].notify_all()
+                case Report():
+                    self._report()

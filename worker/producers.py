@@ -1,0 +1,118 @@
+"""One thread for each running attempt, from its start to its end, failure or stop."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from .messages import PIPELINE, AttemptError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..proto.hashing import Digest
+    from .messages import Assignment, Piece
+
+logger = logging.getLogger(__name__)
+
+THREAD_PREFIX = "penstock-attempt-"
+
+
+class Sink(Protocol):
+    """Where runs bring what they make: the exchange."""
+
+    def put(self, run: int, piece: Piece) -> bool:
+        """Takes a piece; False: stop."""
+
+    def end(self, run: int, digest: Digest) -> None:
+        """Everything is made."""
+
+    def fail(self, run: int, code: str, detail: str) -> None:
+        """It cannot be made."""
+
+
+@dataclass(slots=True)
+class _Run:
+    thread: threading.Thread
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+
+class Producers:
+    """The producing threads.
+
+    Args:
+        produce: makes one attempt's pieces; runs in the attempt's thread. An exception of it
+            fails the attempt, with its `code` if it has one.
+    """
+
+    def __init__(
+        self,
+        produce: Callable[[Assignment, Callable[[Piece], bool], threading.Event], Digest | None],
+    ) -> None:
+        self._produce = produce
+        self._sink: Sink | None = None
+        self._lock = threading.Lock()
+        self._runs: dict[int, _Run] = {}
+
+    def connect(self, sink: Sink) -> None:
+        """Says where pieces go; before the first start."""
+        self._sink = sink
+
+    def start(self, assignment: Assignment, run: int) -> None:
+        """Begins a run in a thread of its own."""
+        stopped = threading.Event()
+        thread = threading.Thread(
+            target=self._main,
+            args=(assignment, run, stopped),
+            name=f"{THREAD_PREFIX}{assignment.attempt}",
+            daemon=True,
+        )
+        with self._lock:
+            self._runs[run] = _Run(thread, stopped)
+        logger.info("%s: started, trial %d", assignment, assignment.trial)
+        thread.start()
+
+    def stop(self, run: int) -> None:
+        """Tells a run to stop; it does after the element at hand."""
+        with self._lock:
+            found = self._runs.get(run)
+        if found is not None:
+            found.stopped.set()
+
+    def close(self, deadline_s: float) -> list[str]:
+        """Waits for all runs, which must have been stopped; names the threads still alive."""
+        end = time.monotonic() + deadline_s
+        with self._lock:
+            runs = list(self._runs.values())
+        for run in runs:
+            run.stopped.set()
+        for run in runs:
+            run.thread.join(max(0.0, end - time.monotonic()))
+        return [run.thread.name for run in runs if run.thread.is_alive()]
+
+    def _main(self, assignment: Assignment, run: int, stopped: threading.Event) -> None:
+        sink = self._sink
+        assert sink is not None
+        began = time.monotonic()
+        try:
+            digest = self._produce(assignment, lambda piece: sink.put(run, piece), stopped)
+        except Exception as error:
+            if stopped.is_set():
+                logger.info("%s: stopped", assignment)
+            else:
+                logger.warning("%s: failed: %s", assignment, error)
+                code = error.code if isinstance(error, AttemptError) else PIPELINE
+                sink.fail(run, code, str(error))
+        else:
+            if digest is None:
+                logger.info("%s: stopped", assignment)
+            else:
+                seconds = time.monotonic() - began
+                logger.info("%s: produced %d elements in %.2f s", assignment, digest.count, seconds)
+                sink.end(run, digest)
+        finally:
+            with self._lock:
+                self._runs.pop(run, None)

@@ -1,0 +1,289 @@
+"""A worker as a process: puts the parts together, runs until it is told to stop, ends cleanly."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import selectors
+import signal
+import socket
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+from ..timing import Timing
+from .agent import Agent, Identity
+from .attempts import AttemptBook
+from .datasets import DatasetCache
+from .exchange import Exchange
+from .link import DATASET, Link, parse_addresses
+from .messages import Assignment, AttemptError, Piece
+from .producers import THREAD_PREFIX, Producers
+from .stream import StreamServer, host_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ..proto.hashing import Digest
+    from .pipeline import Rate, SplitStream
+
+logger = logging.getLogger(__name__)
+
+_CLOSE_DEADLINE_S = 2.0
+_ANY_HOSTS = ("0.0.0.0", "::", "")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How a worker runs.
+
+    Attributes:
+        dispatcher: `HOST:PORT` of the dispatcher, several separated by commas.
+        host: address to listen on for clients.
+        port: port to listen on; 0 picks a free one.
+        advertise: host under which clients reach this worker; empty: `host`, or if that is every
+            address, the one that the way to the dispatcher begins at.
+        standby: get no work until another worker fails.
+        slots: attempts to run at once ahead of need.
+        memory_limit: bytes that the buffers of all attempts may hold together.
+        unix: also listen on a Unix socket, for clients on this machine.
+        announce: file to write one JSON line to once registered; "-" is standard output.
+        stop_on_stdin_eof: stop when standard input ends.
+        timing: intervals and deadlines.
+
+    Raises:
+        UsageError: a value is not acceptable.
+    """
+
+    dispatcher: str = "127.0.0.1:5050"
+    host: str = "127.0.0.1"
+    port: int = 0
+    advertise: str = ""
+    standby: bool = False
+    slots: int = 8
+    memory_limit: int = 1 << 30
+    unix: bool = True
+    announce: str = ""
+    stop_on_stdin_eof: bool = False
+    timing: Timing = field(default_factory=Timing)
+
+    def __post_init__(self) -> None:
+        parse_addresses(self.dispatcher)
+        if not 0 <= self.port < 1 << 16:
+            raise UsageError(f"--port must be 0..65535, not {self.port}")
+        if self.slots < 1:
+            raise UsageError(f"--slots must be at least 1, not {self.slots}")
+        if self.memory_limit < 1 << 20:
+            raise UsageError(f"--memory-limit must be at least 1MiB, not {self.memory_limit} bytes")
+
+
+class Worker:
+    """All parts of one worker.
+
+    Args:
+        options: how it runs.
+        on_change: called, in some thread, when it is registered (again) or refused for good.
+
+    Attributes:
+        agent: tells id, term, and refusal.
+        address: `host:port` under which clients reach it.
+
+    Raises:
+        AddressInUseError: the address is taken.
+        UnavailableError: the address cannot be listened on.
+    """
+
+    def __init__(self, options: WorkerOptions, on_change: Callable[[], None]) -> None:
+        import tensorflow as tf  # late, so that bad usage is told at once
+
+        from . import pipeline
+
+        timing = options.timing
+        self._link = Link(parse_addresses(options.dispatcher), timing)
+        self._streams = DatasetCache(self._load)
+        self._run_attempt = pipeline.run_attempt
+        self._producers = Producers(self._produce)
+        book = AttemptBook(options.memory_limit, timing.attempt_grace_s)
+        self._exchange = Exchange(book, self._producers.start, self._producers.stop, self._report)
+        self._producers.connect(self._exchange)
+        self._server = StreamServer(
+            self._exchange,
+            lambda: self.agent.worker,
+            options.host,
+            options.port,
+            unix=options.unix,
+            hello_deadline_s=timing.rpc_deadline_s,
+        )
+        self.address = _address(_advertised(options), self._server.port)
+        identity = Identity(
+            incarnation=secrets.token_hex(8),
+            address=self.address,
+            unix_path=self._server.unix_path,
+            host_id=host_id(),
+            slots=options.slots,
+            standby=options.standby,
+            tensorflow_version=tf.__version__,
+            pid=os.getpid(),
+        )
+        self.agent = Agent(self._link, identity, self._exchange, timing, on_change)
+
+    def start(self) -> None:
+        """Serves clients and registers."""
+        logger.info("listening on %s %s", self.address, self._server.unix_path)
+        self._server.start()
+        self.agent.start()
+
+    def close(self) -> bool:
+        """Stops everything in bounded time; whether every thread has ended."""
+        done = self.agent.close(_CLOSE_DEADLINE_S)
+        self._link.close()
+        self._exchange.set_desired([])
+        self._server.close(_CLOSE_DEADLINE_S)
+        left = self._producers.close(_CLOSE_DEADLINE_S)
+        if left:
+            logger.warning("still inside an element, left behind: %s", ", ".join(left))
+        return done and not left
+
+    def _report(self) -> None:
+        self.agent.report()
+
+    def _load(self, fingerprint: str) -> tuple[SplitStream, Rate]:
+        from ..graph import load_stream
+        from .pipeline import Rate
+
+        blob = self._link.get_dataset(fingerprint)
+        try:
+            return load_stream(blob), Rate()
+        except Exception as error:
+            raise AttemptError(DATASET, f"dataset {fingerprint}: {error}") from error
+
+    def _produce(
+        self, assignment: Assignment, put: Callable[[Piece], bool], stopped: threading.Event
+    ) -> Digest | None:
+        stream, rate = self._streams.get(assignment.dataset)
+        return self._run_attempt(stream, assignment, put, rate, stopped)
+
+
+def serve(options: WorkerOptions) -> int:
+    """Runs a worker until SIGTERM, SIGINT or, if asked for, the end of standard input.
+
+    Returns:
+        The exit code: 0.
+
+    Raises:
+        PenstockError: it could not start, or the dispatcher refused it for good.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # The accelerators belong to the trainer.
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    with _Doorbell() as doorbell, _stop_signals(doorbell):
+        worker = Worker(options, lambda: doorbell.ring(b"c"))
+        try:
+            worker.start()
+            announced = False
+            while (ring := doorbell.wait(options.stop_on_stdin_eof)) != b"s":
+                del ring
+                if worker.agent.error is not None:
+                    raise worker.agent.error
+                if not announced and worker.agent.worker:
+                    announced = True
+                    _announce(options.announce, worker)
+            logger.info("worker %s stops", worker.agent.worker or "(not registered)")
+        finally:
+            worker.close()
+    return 0
+
+
+def has_leftovers() -> bool:
+    """Whether a producing thread still runs: then the interpreter must not be torn down."""
+    return any(thread.name.startswith(THREAD_PREFIX) for thread in threading.enumerate())
+
+
+class _Doorbell:
+    """Wakes the main thread from signal handlers and threads: a pipe, since locks may not."""
+
+    def __enter__(self) -> _Doorbell:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for descriptor in (self._write, self._read):
+            os.close(descriptor)
+
+    def ring(self, kind: bytes) -> None:
+        """`s`: stop; `c`: something has changed."""
+        with contextlib.suppress(OSError):
+            os.write(self._write, kind)
+
+    def wait(self, stdin: bool) -> bytes:
+        """Waits for the next ring."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._read, selectors.EVENT_READ)
+            if stdin:
+                selector.register(0, selectors.EVENT_READ)
+            while True:
+                ready = {key.fd for key, _ in selector.select()}
+                if self._read in ready:
+                    return os.read(self._read, 1)
+                if not os.read(0, 4096):
+                    return b"s"
+
+
+@contextlib.contextmanager
+def _stop_signals(doorbell: _Doorbell) -> Iterator[None]:
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, lambda *_: doorbell.ring(b"s")) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _announce(target: str, worker: Worker) -> None:
+    if not target:
+        return
+    fields = {"worker": worker.agent.worker, "address": worker.address, "pid": os.getpid()}
+    line = json.dumps(fields) + "\n"
+    if target == "-":
+        sys.stdout.write(line)
+        sys.stdout.flush()
+        return
+    path = Path(target)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(line)
+        temporary.replace(path)  # who waits for the file never sees half a line
+    except OSError as error:
+        raise UsageError(f"--announce {target}: {error}") from error
+
+
+def _advertised(options: WorkerOptions) -> str:
+    if options.advertise:
+        return options.advertise
+    if options.host not in _ANY_HOSTS:
+        return options.host
+    host, _, port = parse_addresses(options.dispatcher)[0].rpartition(":")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_DGRAM
+        )[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(address)  # sends nothing: only asks the kernel for the way
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise UsageError(
+            f"no way to {host} was found ({error}): say with --advertise how clients reach this"
+            " worker"
+        ) from error
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
