@@ -1,4 +1,4 @@
-"""A temporary directory that Unix sockets fit into."""
+"""What the worker's tests share: an attempt book, a stream server, and a directory for sockets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from penstock.worker.attempts import AttemptBook
+
+from .books import GRACE_S
+from .clients import DEADLINE_S
+from .stations import Station
+
+
+@pytest.fixture
+def book() -> AttemptBook:
+    """An empty book with more memory than the test's pieces need."""
+    return AttemptBook(1 << 20, GRACE_S)
+
+
+@pytest.fixture
+def station() -> Iterator[Station]:
+    """A stream server that serves what the test produces."""
+    made = Station()
+    yield made
+    made.server.close(DEADLINE_S)
 
 
 @pytest.fixture
