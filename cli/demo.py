@@ -65,8 +65,9 @@ def _run(directory: Path, records: int, epochs: int, workers: int, console: Cons
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} elements"),
-        TextColumn("{task.fields[rate]:>8,.0f}/s  loss {task.fields[loss]:.3f}"),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        TextColumn("{task.fields[rate]:>6,.0f}/s  loss {task.fields[loss]:.3f}"),
+        TextColumn("{task.fields[cluster]}"),
         TimeElapsedColumn(),
         console=console,
     )
@@ -80,7 +81,9 @@ def _observer(progress: Progress, epochs: int, total: int, observer: type[Observ
     """Shows progress as one bar an epoch, and events as lines above the bars."""
     started = time.monotonic()
     bars = [
-        progress.add_task(f"epoch {epoch}", total=total, start=False, rate=0.0, loss=0.0)
+        progress.add_task(
+            f"epoch {epoch}", total=total, start=False, rate=0.0, loss=0.0, cluster=""
+        )
         for epoch in range(epochs)
     ]
     first_at: dict[int, float] = {}
@@ -92,10 +95,15 @@ def _observer(progress: Progress, epochs: int, total: int, observer: type[Observ
         rate = elements / max(1e-3, time.monotonic() - first_at[epoch])
         progress.update(bars[epoch], completed=elements, rate=rate, loss=loss)
 
+    def looked(workers: int, delivered: int, splits: int) -> None:
+        if first_at and delivered:  # between two epochs nothing is open
+            text = f"{workers} workers, {delivered}/{splits} splits"
+            progress.update(bars[max(first_at)], cluster=text)
+
     def said(text: str) -> None:
         progress.console.print(f"[yellow]{_since(started)}[/yellow] {text}")
 
-    return observer(trained=trained, said=said)
+    return observer(trained=trained, looked=looked, said=said)
 
 
 def _since(started: float) -> str:

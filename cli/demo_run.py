@@ -60,9 +60,10 @@ class DemoResult:
 
 @dataclass(frozen=True, slots=True)
 class Observer:
-    """What the demo tells whoever shows it: called on the thread that trains."""
+    """What the demo tells whoever shows it, from the training thread and from the watch's."""
 
     trained: Callable[[int, int, float], None]  # epoch, elements so far, loss
+    looked: Callable[[int, int, int], None]  # live workers, splits delivered, splits of an epoch
     said: Callable[[str], None]
 
 
@@ -74,37 +75,43 @@ def ground_truth(paths: list[str]) -> Truth:
     return truth
 
 
-class _RecoveryWatch:
-    """Measures, beside the training, how long it takes until no split waits for a dead worker."""
+class _ClusterWatch:
+    """Looks at the cluster beside the training: shows it, and measures a recovery."""
 
-    def __init__(self, address: str, worker: Daemon) -> None:
+    def __init__(self, address: str, observer: Observer) -> None:
         self._address = address
-        self._worker = worker.worker_id
-        self._killed_at = time.monotonic()
+        self._observer = observer
+        self._victim = ""
+        self._killed_at = 0.0
         self._over = threading.Event()
         self.recovery_s = 0.0
-        self._thread = threading.Thread(target=self._watch, name="recovery-watch", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="cluster-watch", daemon=True)
         self._thread.start()
 
-    def _watch(self) -> None:
-        while not self._over.wait(0.05):
-            picture = fetch_status(self._address)
-            alive = {w["id"] for w in picture["workers"] if w["state"] != "lost"}
-            holding = {
-                attempt["worker"]
-                for job in picture["jobs"]
-                for stream in job["streams"]
-                for attempt in stream["attempts"]
-            }
-            if self._worker not in alive | holding:
-                self.recovery_s = time.monotonic() - self._killed_at
-                return
+    def killed(self, worker: Daemon) -> None:
+        """A worker was killed just now: the watch is for nobody waiting for it any more."""
+        self._killed_at = time.monotonic()
+        self._victim = worker.worker_id
 
-    def finish(self) -> float:
-        """Ends the watch and returns the seconds from the kill to the recovery; 0 if none yet."""
+    def finish(self) -> None:
+        """Ends the watch."""
         self._over.set()
         self._thread.join()
-        return self.recovery_s
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.1):
+            picture = fetch_status(self._address)
+            streams = [stream for job in picture["jobs"] for stream in job["streams"]]
+            live = {worker["id"] for worker in picture["workers"] if worker["state"] == "live"}
+            delivered = sum(stream["delivered_splits"] for stream in streams)
+            splits = sum(stream["splits"] for stream in streams)
+            self._observer.looked(len(live), delivered, splits)
+            holding = {attempt["worker"] for stream in streams for attempt in stream["attempts"]}
+            if self._victim and self._victim not in live | holding:
+                self.recovery_s = time.monotonic() - self._killed_at
+                self._victim = ""
+                text = f"recovered: every split is on a live worker after {self.recovery_s:.1f} s"
+                self._observer.said(text)
 
 
 def run(paths: list[str], cluster: LocalCluster, epochs: int, observer: Observer) -> DemoResult:
@@ -125,7 +132,7 @@ def run(paths: list[str], cluster: LocalCluster, epochs: int, observer: Observer
     batches = served.batch(BATCH)
     model = small_model()
     results, losses, kills = [], [], 0
-    watch: _RecoveryWatch | None = None
+    watch = _ClusterWatch(cluster.address, observer)
     for epoch in range(epochs):
         victim = cluster.workers[1] if epoch == 1 else None
         started = time.monotonic()
@@ -137,18 +144,22 @@ def run(paths: list[str], cluster: LocalCluster, epochs: int, observer: Observer
             observer.trained(epoch, seen.total(), loss)
             if victim is not None and number == len(truth) // BATCH // 3:
                 victim.kill()
-                kills, watch = kills + 1, _RecoveryWatch(cluster.address, victim)
+                watch.killed(victim)
                 observer.said(f"kill -9 {victim.name} (pid {victim.pid}) in epoch {epoch}")
-                victim = None
+                kills, victim = kills + 1, None
         seconds = time.monotonic() - started
         digest = f"{served.penstock.digests[epoch].total:016x}"
         results.append(_compare(epoch, seen, truth, digest, seconds))
         losses.append(loss)
-    recovery_s = watch.finish() if watch else 0.0
+    watch.finish()
     elements = sum(result.elements for result in results)
     seconds = sum(result.seconds for result in results)
     return DemoResult(
-        tuple(results), kills, round(recovery_s, 3), round(elements / seconds, 1), tuple(losses)
+        tuple(results),
+        kills,
+        round(watch.recovery_s, 3),
+        round(elements / seconds, 1),
+        tuple(losses),
     )
 
 
