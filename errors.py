@@ -42,12 +42,6 @@ class NotShippableError(PenstockError):
     exit_code = 4
 
 
-class SplitFailedError(PenstockError):
-    """A split could not be produced within its bounded number of attempts (G9)."""
-
-    exit_code = 4
-
-
 class JobFailedError(PenstockError):
     """The job was failed as a whole; the message holds the dispatcher's reason."""
 
