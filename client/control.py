@@ -182,7 +182,8 @@ class Control:
                 request, timeout=min(_CLOSE_DEADLINE_S, self._timing.rpc_deadline_s)
             )
         except (grpc.RpcError, errors.RefusedError) as error:
-            logger.info("the dispatcher was not told that %s is done: %s", client, error)
+            why = error.code().name if isinstance(error, grpc.RpcError) else error
+            logger.info("the dispatcher was not told that %s is done: %s", client, why)
 
     def close(self) -> None:
         """Closes the channel and ends every wait. Closing twice is fine."""
