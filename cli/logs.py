@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 import time
-from typing import Literal
+from typing import Literal, TextIO
 
 LogFormat = Literal["human", "json"]
 LEVELS = ("debug", "info", "warning", "error")
@@ -40,6 +40,14 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(fields)
 
 
+class _ToStandardError(logging.StreamHandler[TextIO]):
+    """Writes to what standard error is at that moment: whoever runs a command may replace it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def configure(level: str, fmt: LogFormat) -> None:
     """Sends penstock's log to standard error.
 
@@ -54,7 +62,7 @@ def configure(level: str, fmt: LogFormat) -> None:
         raise ValueError(f"log level {level!r} is none of {', '.join(LEVELS)}")
     if fmt not in ("human", "json"):
         raise ValueError(f"log format {fmt!r} is neither human nor json")
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _ToStandardError()
     handler.setFormatter(_JsonFormatter() if fmt == "json" else _HumanFormatter())
     root = logging.getLogger("penstock")
     root.handlers[:] = [handler]
