@@ -133,25 +133,27 @@ def run(paths: list[str], cluster: LocalCluster, epochs: int, observer: Observer
     model = small_model()
     results, losses, kills = [], [], 0
     watch = _ClusterWatch(cluster.address, observer)
-    for epoch in range(epochs):
-        victim = cluster.workers[1] if epoch == 1 else None
-        started = time.monotonic()
-        seen: Counter[tuple[int, int]] = Counter()
-        loss = 0.0
-        for number, batch in enumerate(batches):
-            loss = float(model.train_on_batch(batch["image"], batch["label"]))
-            seen.update(_content_hashes(batch))
-            observer.trained(epoch, seen.total(), loss)
-            if victim is not None and number == len(truth) // BATCH // 3:
-                victim.kill()
-                watch.killed(victim)
-                observer.said(f"kill -9 {victim.name} (pid {victim.pid}) in epoch {epoch}")
-                kills, victim = kills + 1, None
-        seconds = time.monotonic() - started
-        digest = f"{served.penstock.digests[epoch].total:016x}"
-        results.append(_compare(epoch, seen, truth, digest, seconds))
-        losses.append(loss)
-    watch.finish()
+    try:
+        for epoch in range(epochs):
+            victim = cluster.workers[1] if epoch == 1 else None
+            started = time.monotonic()
+            seen: Counter[tuple[int, int]] = Counter()
+            loss = 0.0
+            for number, batch in enumerate(batches):
+                loss = float(model.train_on_batch(batch["image"], batch["label"]))
+                seen.update(_content_hashes(batch))
+                observer.trained(epoch, seen.total(), loss)
+                if victim is not None and number == len(truth) // BATCH // 3:
+                    victim.kill()
+                    watch.killed(victim)
+                    observer.said(f"kill -9 {victim.name} (pid {victim.pid}) in epoch {epoch}")
+                    kills, victim = kills + 1, None
+            seconds = time.monotonic() - started
+            digest = f"{served.penstock.digests[epoch].total:016x}"
+            results.append(_compare(epoch, seen, truth, digest, seconds))
+            losses.append(loss)
+    finally:
+        watch.finish()  # before the cluster ends, however the training does
     elements = sum(result.elements for result in results)
     seconds = sum(result.seconds for result in results)
     return DemoResult(

@@ -34,6 +34,7 @@ def is_wireable(spec: Any) -> bool:
     try:
         parts = flat_specs(spec)
     except (TypeError, ValueError, NotImplementedError):
+        # The ways in which TensorFlow's specs say that they have no dense components.
         return False
     return bool(parts) and all(
         isinstance(part, tf.TensorSpec) and part.dtype not in _OPAQUE for part in parts
