@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
-PACKAGES := cli client dispatcher graph journal proto testing worker
+PACKAGES := bench cli client dispatcher graph journal proto soak testing worker
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: demo test lint format proto proto-check bench clean
@@ -45,7 +45,7 @@ proto-check: $(VENV)/ready
 		cmp -s $$f proto/$$(basename $$f) || { echo "$$(basename $$f) is stale: run make proto"; exit 1; }; done
 
 bench: $(VENV)/ready  ## what the journal can do here
-	$(BIN)/python bench/journal.py
+	$(BIN)/penstock bench --case journal
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

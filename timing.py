@@ -27,6 +27,12 @@ class Timing:
         retry_min_s: first pause before something that failed is tried again; doubles each time.
         retry_max_s: longest such pause.
         attempt_grace_s: how long a worker keeps a request for an attempt it has not heard of.
+        progress_timeout_s: an attempt that makes nothing for this long, though it has room and
+            its worker is alive, is stuck: the split is attempted elsewhere.
+        probe_deadline_s: how long a worker that a client cannot reach may take to answer the
+            dispatcher's own question before only its heartbeats count.
+        lease_s: a dispatcher that has not renewed its hold of the journal for this long may be
+            replaced by a standby.
     """
 
     heartbeat_s: float = 0.5
@@ -38,6 +44,9 @@ class Timing:
     retry_min_s: float = 0.05
     retry_max_s: float = 1.0
     attempt_grace_s: float = 5.0
+    progress_timeout_s: float = 600.0
+    probe_deadline_s: float = 1.0
+    lease_s: float = 5.0
 
     def scaled(self, factor: float) -> Timing:
         """Returns a copy with every value multiplied by `factor` (> 0).

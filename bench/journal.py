@@ -1,111 +1,130 @@
-"""What the journal can do on this machine: `python bench/journal.py [--json]`.
+"""Case `journal`: how many records a second become durable, and how fast they are read back.
 
-Appends a second, each acknowledged only when durable, with 1, 8 and 64 threads that share fsyncs;
-and how long a million records take to recover, decoding included.
+Appends are acknowledged only when they are on the disk; 1, 8 and 64 threads share fsyncs. The
+recovery opens a journal of a million records and decodes all of them.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import contextlib
 import statistics
 import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import msgpack
 
-from penstock.journal import Log
+from ..errors import VerificationError
+from ..journal import Log
+from .harness import Case, Contestant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .harness import Metrics, Settings, Show
 
 EVENT = {"kind": "split_done", "job": 3001, "epoch": 7, "split": 0, "worker": "w-12", "count": 512}
-BATCH = 1000
+APPENDERS = (1, 8, 64)
+_BATCH = 1000
+
+METRICS = {
+    "appends_per_s": "appends acknowledged as durable, a second, over all threads",
+    "p50_ms": "median time of one append and its sync",
+    "p99_ms": "time that 99 of 100 do not exceed",
+    "written_s": "writing the records to recover, synced every 1,000",
+    "journal_bytes": "their size on the disk",
+    "opened_s": "opening the journal: finding, checking and cutting",
+    "recovered_s": "the same, and decoding every record",
+}
 
 
-def measure_appends(directory: Path, appenders: int, seconds: float) -> dict[str, Any]:
+@contextlib.contextmanager
+def contestants(settings: Settings, show: Show) -> Iterator[list[Contestant]]:
+    """Appends with each number of threads, and a recovery."""
+    seconds = 0.5 if settings.quick else 2.0
+    records = 100_000 if settings.quick else 1_000_000
+    yield [
+        *(
+            Contestant(
+                f"appends-{appenders}",
+                partial(measure_appends, settings.directory, appenders, seconds),
+            )
+            for appenders in APPENDERS
+        ),
+        Contestant(f"recovery-{records}", partial(measure_recovery, settings.directory, records)),
+    ]
+
+
+CASE = Case(
+    "journal",
+    "durable appends a second, and the recovery of a journal",
+    repeat=3,
+    metrics=METRICS,
+    contestants=contestants,
+)
+
+
+def measure_appends(directory: Path, appenders: int, seconds: float) -> Metrics:
     """Appends and syncs from many threads for some seconds; returns rate and latency."""
-    log, _ = Log.open(directory)
     payload = msgpack.packb(EVENT)
     begin = threading.Barrier(appenders)
 
-    def run(_: int) -> list[float]:
-        latencies_s = []
-        begin.wait()
-        end = time.monotonic() + seconds
-        while (started := time.monotonic()) < end:
-            log.append(payload)
-            log.sync()
-            latencies_s.append(time.monotonic() - started)
-        return latencies_s
+    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+        log, _ = Log.open(Path(scratch))
 
-    with ThreadPoolExecutor(appenders) as pool:
-        latencies_s = [latency for done in pool.map(run, range(appenders)) for latency in done]
-    log.close()
+        def run(_: int) -> list[float]:
+            latencies_s = []
+            begin.wait()
+            end = time.monotonic() + seconds
+            while (started := time.monotonic()) < end:
+                log.append(payload)
+                log.sync()
+                latencies_s.append(time.monotonic() - started)
+            return latencies_s
+
+        with ThreadPoolExecutor(appenders) as pool:
+            latencies_s = [latency for done in pool.map(run, range(appenders)) for latency in done]
+        log.close()
     return {
-        "appenders": appenders,
-        "appends_per_s": round(len(latencies_s) / seconds),
-        "p50_ms": round(statistics.median(latencies_s) * 1e3, 3),
-        "p99_ms": round(statistics.quantiles(latencies_s, n=100)[98] * 1e3, 3),
+        "appends_per_s": len(latencies_s) / seconds,
+        "p50_ms": statistics.median(latencies_s) * 1e3,
+        "p99_ms": statistics.quantiles(latencies_s, n=100)[98] * 1e3,
     }
 
 
-def measure_recovery(directory: Path, records: int) -> dict[str, Any]:
-    """Writes `records` records, then times opening the journal and decoding all of them."""
-    log, _ = Log.open(directory)
-    started = time.monotonic()
-    for number in range(records):
-        log.append(msgpack.packb({**EVENT, "split": number}))
-        if number % BATCH == 0:
-            log.sync()
-    log.close()
-    written_s = time.monotonic() - started
-    size_bytes = sum(path.stat().st_size for path in directory.iterdir())
+def measure_recovery(directory: Path, records: int) -> Metrics:
+    """Writes `records` records, then times opening the journal and decoding all of them.
 
-    started = time.monotonic()
-    log, recovered = Log.open(directory)
-    opened_s = time.monotonic() - started
-    decoded = sum(1 for _, payload in recovered.records if msgpack.unpackb(payload)["job"])
-    recovered_s = time.monotonic() - started
-    log.close()
-    assert decoded == records
+    Raises:
+        VerificationError: another number of records came back.
+    """
+    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+        home = Path(scratch)
+        log, _ = Log.open(home)
+        started = time.monotonic()
+        for number in range(records):
+            log.append(msgpack.packb({**EVENT, "split": number}))
+            if number % _BATCH == 0:
+                log.sync()
+        log.close()
+        written_s = time.monotonic() - started
+        nbytes = sum(path.stat().st_size for path in home.rglob("*") if path.is_file())
+
+        started = time.monotonic()
+        log, recovered = Log.open(home)
+        opened_s = time.monotonic() - started
+        decoded = sum(1 for _, payload in recovered.records if msgpack.unpackb(payload)["job"])
+        recovered_s = time.monotonic() - started
+        log.close()
+    if decoded != records:
+        raise VerificationError(f"{records} records were written, {decoded} came back")
     return {
-        "records": records,
-        "bytes": size_bytes,
-        "written_s": round(written_s, 2),
-        "opened_s": round(opened_s, 2),
-        "recovered_s": round(recovered_s, 2),
+        "written_s": written_s,
+        "journal_bytes": float(nbytes),
+        "opened_s": opened_s,
+        "recovered_s": recovered_s,
     }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--dir", help="where to write; a temporary directory by default")
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each number of appenders")
-    parser.add_argument("--records", type=int, default=1_000_000, help="to recover")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.dir) as scratch:
-        appends = [
-            measure_appends(Path(scratch) / str(appenders), appenders, options.seconds)
-            for appenders in (1, 8, 64)
-        ]
-        recovery = measure_recovery(Path(scratch) / "recovery", options.records)
-    if options.json:
-        print(json.dumps({"appends": appends, "recovery": recovery}))
-        return
-    for row in appends:
-        print(
-            f"{row['appenders']:3} appenders: {row['appends_per_s']:7,} durable appends/s, "
-            f"p50 {row['p50_ms']:.2f} ms, p99 {row['p99_ms']:.2f} ms"
-        )
-    print(
-        f"{recovery['records']:,} records ({recovery['bytes'] / 1e6:.0f} MB): written in "
-        f"{recovery['written_s']} s, opened in {recovery['opened_s']} s, "
-        f"recovered and decoded in {recovery['recovered_s']} s"
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 
 from .. import distribute
+from ..client.status import fetch_status
 from .demo_data import pipeline, small_model
-from .status import fetch_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable

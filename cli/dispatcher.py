@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -12,39 +13,95 @@ from ..errors import UsageError
 from ..timing import Timing
 from .logs import LEVELS, configure
 
-
-def dispatcher(
-    host: str = typer.Option("127.0.0.1", help="Address to listen on; 0.0.0.0 serves everybody."),
-    port: int = typer.Option(5050, min=0, max=65535, help="Port to listen on; 0 takes a free one."),
-    journal: str = typer.Option(
-        "./penstock-journal",
+_DEFAULTS = Timing()
+_Journal = Annotated[
+    str,
+    typer.Option(
         metavar="DIR|none",
         help="Where everything that was decided is kept. A dispatcher started again on the same "
         "directory goes on where the last one ended; 'none' keeps it in memory only.",
     ),
-    worker_timeout: float = typer.Option(
-        Timing().worker_timeout_s,
-        help="Seconds of silence after which a worker's work is given to others.",
+]
+_WorkerTimeout = Annotated[
+    float,
+    typer.Option(help="Seconds of silence after which a worker's work is given to others."),
+]
+_ClientTimeout = Annotated[
+    float, typer.Option(help="The same for a trainer; what it has open is given up.")
+]
+_ProgressTimeout = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS",
+        help="An attempt that makes nothing for so long, though its worker is alive and has room, "
+        "is stuck and made elsewhere; 0 never says so.",
     ),
-    client_timeout: float = typer.Option(
-        Timing().client_timeout_s, help="The same for a trainer; what it has open is given up."
+]
+_WarnAfter = Annotated[
+    float,
+    typer.Option(metavar="SECONDS", help="A wait that lasts longer is named in log and status."),
+]
+_Standby = Annotated[
+    bool,
+    typer.Option(
+        "--standby",
+        help="While another dispatcher has the journal, wait, and take over when it dies or stops "
+        "renewing its lease. Give workers and trainers both addresses: HOST:PORT,HOST:PORT.",
     ),
+]
+_Lease = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS",
+        help="A dispatcher that does not renew its hold of the journal for so long may be "
+        "replaced by a standby. The same for both.",
+    ),
+]
+_LogFormat = Annotated[
+    str,
+    typer.Option(metavar="human|json", help="Log lines for people, or one JSON object a line."),
+]
+_Announce = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE|-",
+        help='When serving, write one line {"address": "HOST:PORT", "pid": N} there, for '
+        "supervisors; '-' is standard output. A standby that waits writes one with "
+        '"standby": true first.',
+    ),
+]
+_StopOnStdinEof = Annotated[
+    bool,
+    typer.Option("--stop-on-stdin-eof", help="Stop when standard input ends, with the supervisor."),
+]
+_SnapshotRecords = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        hidden=True,  # for tests: what happens once in hours is to happen in seconds
+        help="Journal records after which a snapshot is taken.",
+    ),
+]
+
+
+def dispatcher(
+    host: str = typer.Option("127.0.0.1", help="Address to listen on; 0.0.0.0 serves everybody."),
+    port: int = typer.Option(5050, min=0, max=65535, help="Port to listen on; 0 takes a free one."),
+    journal: _Journal = "./penstock-journal",
+    worker_timeout: _WorkerTimeout = _DEFAULTS.worker_timeout_s,
+    client_timeout: _ClientTimeout = _DEFAULTS.client_timeout_s,
+    progress_timeout: _ProgressTimeout = _DEFAULTS.progress_timeout_s,
+    warn_after: _WarnAfter = _DEFAULTS.warn_after_s,
     time_scale: float = typer.Option(
         1.0, help="Multiplies every interval and deadline that is not given here."
     ),
     log_level: str = typer.Option("info", help=f"Least severe level shown: {', '.join(LEVELS)}."),
-    log_format: str = typer.Option(
-        "human", metavar="human|json", help="Log lines for people, or one JSON object a line."
-    ),
-    announce: str = typer.Option(
-        "",
-        metavar="FILE|-",
-        help='When serving, write one line {"address": "HOST:PORT", "pid": N} there, for '
-        "supervisors; '-' is standard output.",
-    ),
-    stop_on_stdin_eof: bool = typer.Option(
-        False, "--stop-on-stdin-eof", help="Stop when standard input ends, with the supervisor."
-    ),
+    standby: _Standby = False,
+    lease: _Lease = _DEFAULTS.lease_s,
+    log_format: _LogFormat = "human",
+    announce: _Announce = "",
+    stop_on_stdin_eof: _StopOnStdinEof = False,
+    snapshot_records: _SnapshotRecords = 20_000,
 ) -> None:
     """Runs the dispatcher: one for a cluster.
 
@@ -53,13 +110,21 @@ def dispatcher(
     needs little; what it needs is a disk that keeps what it fsyncs, for --journal.
 
     It may be killed at any moment and started again: data keeps flowing meanwhile, and nothing
-    that runs is restarted. SIGTERM and Ctrl-C end it cleanly.
+    that runs is restarted. With --standby a second one, on the same journal directory and another
+    port, takes over by itself. SIGTERM and Ctrl-C end it cleanly.
 
     Exits with 0 when stopped, 2 for a bad option, 3 when the address is taken, 6 when the journal
-    is locked by another dispatcher, damaged, or cannot be written.
+    is locked by another dispatcher, damaged, cannot be written, or was taken over by a standby.
     """
     _check(log_level, log_format)
-    timing = _timing(worker_timeout, client_timeout, time_scale)
+    given = {
+        "worker_timeout_s": worker_timeout,
+        "client_timeout_s": client_timeout,
+        "progress_timeout_s": progress_timeout,
+        "warn_after_s": warn_after,
+        "lease_s": lease,
+    }
+    timing = _timing(given, time_scale)
     configure(log_level, "json" if log_format == "json" else "human")
     # Not at the head: gRPC takes longer to load than the other commands take to run.
     from ..dispatcher.server import DispatcherOptions, serve
@@ -68,9 +133,11 @@ def dispatcher(
         host=host,
         port=port,
         journal=None if journal == "none" else Path(journal),
+        standby=standby,
         timing=timing,
         announce=announce or None,
         stop_on_stdin_eof=stop_on_stdin_eof,
+        snapshot_records=snapshot_records,
     )
     asyncio.run(serve(options))
 
@@ -82,17 +149,15 @@ def _check(log_level: str, log_format: str) -> None:
         raise UsageError(f"--log-format must be human or json, not {log_format!r}")
 
 
-def _timing(worker_timeout_s: float, client_timeout_s: float, scale: float) -> Timing:
-    """The intervals; a timeout that is not the default is meant as it was given."""
-    for name, value in (
-        ("--worker-timeout", worker_timeout_s),
-        ("--client-timeout", client_timeout_s),
-        ("--time-scale", scale),
-    ):
-        if not 0 < value < float("inf"):
-            raise UsageError(f"{name} must be a number above 0, not {value}")
-    scaled = Timing().scaled(scale)
-    given = {"worker_timeout_s": worker_timeout_s, "client_timeout_s": client_timeout_s}
+def _timing(given: dict[str, float], scale: float) -> Timing:
+    """The intervals; one that is not the default is meant as it was given."""
+    for name, value in (*given.items(), ("time_scale_s", scale)):
+        flag = "--" + name.removesuffix("_s").replace("_", "-")
+        if name == "progress_timeout_s":
+            if not 0 <= value < float("inf"):
+                raise UsageError(f"{flag} must be a number above 0, or 0 for never, not {value}")
+        elif not 0 < value < float("inf"):
+            raise UsageError(f"{flag} must be a number above 0, not {value}")
     defaults = {name: getattr(Timing(), name) for name in given}
     changed = {name: value for name, value in given.items() if value != defaults[name]}
-    return dataclasses.replace(scaled, **changed)
+    return dataclasses.replace(Timing().scaled(scale), **changed)

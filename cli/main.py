@@ -9,10 +9,12 @@ import typer
 from .. import __version__
 from ..errors import PenstockError
 from .audit import audit_command
+from .bench import bench
 from .demo import demo
 from .dispatcher import dispatcher
 from .explain import explain_command
 from .journal import app as journal_app
+from .soak import soak
 from .status import status
 from .worker import worker
 
@@ -38,8 +40,10 @@ app.command()(demo)
 app.command()(dispatcher)
 app.command()(worker)
 app.command()(status)
+app.command()(soak)
 app.command("explain")(explain_command)
 app.command("audit")(audit_command)
+app.command()(bench)
 app.add_typer(journal_app, name="journal")
 
 

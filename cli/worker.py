@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import re
@@ -14,6 +15,7 @@ from ..errors import UsageError
 from ..timing import Timing
 from .logs import configure
 
+_WARN_AFTER_S = Timing().warn_after_s
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _UNITS |= {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
 
@@ -46,6 +48,24 @@ _Unix = Annotated[
     bool,
     typer.Option("--unix/--no-unix", help="Serve clients on this machine by a Unix socket, too."),
 ]
+_CheckpointDir = Annotated[
+    str,
+    typer.Option(
+        metavar="DIR",
+        help="Directory on a local disk for checkpoints, from which a restarted worker goes on;"
+        " several workers may share it. Without it there are none.",
+    ),
+]
+_CheckpointInterval = Annotated[
+    str,
+    typer.Option(
+        metavar="SECONDS|auto|off",
+        help="Work between two checkpoints of a split; auto: where they cost little beside it.",
+    ),
+]
+_WarnAfter = Annotated[
+    float, typer.Option(metavar="SECONDS", help="Log a wait that is longer than this.")
+]
 _TimeScale = Annotated[
     float, typer.Option(help="Multiplies every interval and deadline; below 1 for tests.")
 ]
@@ -75,6 +95,9 @@ def worker(
     slots: _Slots = 8,
     memory_limit: _MemoryLimit = "1GiB",
     unix: _Unix = True,
+    checkpoint_dir: _CheckpointDir = "",
+    checkpoint_interval: _CheckpointInterval = "auto",
+    warn_after: _WarnAfter = _WARN_AFTER_S,
     time_scale: _TimeScale = 1.0,
     log_level: _LogLevel = "info",
     log_format: _LogFormat = "human",
@@ -91,11 +114,12 @@ def worker(
 
     It needs the TensorFlow release of the trainer and the same paths to the files, and no GPU. A
     dispatcher that is away is waited for, and what runs goes on being served meanwhile. SIGTERM
-    stops it cleanly.
+    stops it cleanly. With --checkpoint-dir and a fixed --port, a worker that was killed goes on
+    near where it was when it is started again.
     """
     try:
         configure(log_level, log_format)  # type: ignore[arg-type]
-        timing = Timing().scaled(time_scale)
+        timing = _timing(warn_after, time_scale)
     except ValueError as error:
         raise UsageError(str(error)) from None
     from ..worker.server import WorkerOptions, serve
@@ -109,11 +133,23 @@ def worker(
         slots=slots,
         memory_limit=parse_size(memory_limit),
         unix=unix,
+        checkpoint_dir=checkpoint_dir,
+        checkpoint_interval=checkpoint_interval,
         announce=announce,
         stop_on_stdin_eof=stop_on_stdin_eof,
         timing=timing,
     )
     _leave(serve(options))
+
+
+def _timing(warn_after_s: float, scale: float) -> Timing:
+    """The intervals; a --warn-after that is not the default is meant as it was given."""
+    if not 0 < warn_after_s < float("inf"):
+        raise UsageError(f"--warn-after takes a number of seconds above 0, not {warn_after_s}")
+    scaled = Timing().scaled(scale)
+    if warn_after_s == _WARN_AFTER_S:
+        return scaled
+    return dataclasses.replace(scaled, warn_after_s=warn_after_s)
 
 
 def _leave(code: int) -> NoReturn:

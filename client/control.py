@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 
 from .. import errors
+from ..failpoints import failpoint
 from ..proto import control_pb2, control_pb2_grpc
 from ..proto.wire import PROTOCOL_VERSION
 
@@ -123,6 +124,17 @@ class Control:
         """The address that is talked to now."""
         return self._addresses[self._current]
 
+    @property
+    def call_deadline_s(self) -> float:
+        """How long one call may take, in seconds, beyond the time that it is held on purpose.
+
+        A paused dispatcher accepts calls and answers none: with another one to ask, a call waits
+        for it no longer than it keeps its hold of the journal.
+        """
+        timing = self._timing
+        several = len(self._addresses) > 1
+        return min(timing.rpc_deadline_s, timing.lease_s) if several else timing.rpc_deadline_s
+
     def stub(self) -> Any:
         """A stub for the current dispatcher."""
         with self._lock:
@@ -164,7 +176,9 @@ class Control:
             for at in range(0, len(graph), _PART_BYTES):
                 yield control_pb2.PutDatasetRequest(part=graph[at : at + _PART_BYTES])
 
+        failpoint("client.put_dataset.before_send")
         self._call(lambda stub, timeout_s: stub.PutDataset(parts(), timeout=timeout_s))
+        failpoint("client.put_dataset.after_reply")
 
     def open_job(self, request: control_pb2.OpenJobRequest) -> control_pb2.OpenJobReply:
         """Creates or joins a job."""
@@ -177,6 +191,7 @@ class Control:
     def close_client(self, job: str, client: str) -> None:
         """Tells the dispatcher that this client is done; tried once, for a short time."""
         request = control_pb2.CloseClientRequest(job=job, client=client)
+        failpoint("client.close.before_send")
         try:
             self.stub().CloseClient(
                 request, timeout=min(_CLOSE_DEADLINE_S, self._timing.rpc_deadline_s)
@@ -219,7 +234,7 @@ class Control:
             address = self.address
             left_s = max(0.1, deadline - time.monotonic())
             try:
-                return call(self.stub(), min(left_s, self._timing.rpc_deadline_s))
+                return call(self.stub(), min(left_s, self.call_deadline_s))
             except grpc.RpcError as error:
                 if not is_transient(error):
                     raise error_of(error, address) from None

@@ -16,6 +16,7 @@ import os
 import selectors
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UnavailableError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
 logger = logging.getLogger(__name__)
@@ -38,25 +39,41 @@ _STOP_DEADLINE_S = 10.0
 class Daemon:
     """One daemon process: started, announced, and killed or stopped.
 
-    Attributes:
+    Args:
         name: for people; also the name of its log file.
+        arguments: of `python -m penstock`.
+        log_path: the file that holds its log.
+        environment: variables that are added to this process's own.
+
+    Attributes:
         address: `host:port` that it announced, once it is ready.
         worker_id: a worker's id at the dispatcher, once it is ready.
-        log_path: the file that holds its log.
     """
 
-    def __init__(self, name: str, arguments: Sequence[str], log_path: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        log_path: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.address = ""
         self.worker_id = ""
         self.log_path = log_path
         self._arguments = tuple(arguments)
+        self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Starts the process; `wait_ready` tells when it serves."""
         # Workers are for the CPU; the accelerator belongs to the trainer.
-        environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+        environment = {
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            **os.environ,
+            "CUDA_VISIBLE_DEVICES": "-1",
+            **self._environment,
+        }
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "penstock", *self._arguments],
@@ -82,7 +99,8 @@ class Daemon:
             raise UnavailableError(
                 f"{self.name} {state}; the end of its log {self.log_path}:\n{self.log_tail()}"
             )
-        announcement: dict[str, Any] = json.loads(line)
+        # A standby dispatcher that takes over writes a second line: the last one is the truth.
+        announcement: dict[str, Any] = json.loads(line.splitlines()[-1])
         self.address = str(announcement["address"])
         self.worker_id = str(announcement.get("worker", ""))
         return announcement
@@ -97,9 +115,30 @@ class Daemon:
         """Whether the process runs (a stopped one, SIGSTOP, does)."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """How the process ended, negative for a signal; None while it runs."""
+        return None if self._process is None else self._process.poll()
+
     def send_signal(self, number: int) -> None:
         """Sends signal `number` to the process."""
         self._running().send_signal(number)
+
+    def wait_ended(self, deadline_s: float) -> int:
+        """Waits until the process ends by itself, and reaps it.
+
+        Returns:
+            Its exit code; the negative number of the signal that ended it.
+
+        Raises:
+            UnavailableError: it still runs after `deadline_s` seconds.
+        """
+        try:
+            code = self._running().wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            raise UnavailableError(f"{self.name} still runs after {deadline_s:g} s") from None
+        self._close_pipes()
+        return code
 
     def kill(self) -> None:
         """Ends the process with SIGKILL and reaps it."""
@@ -122,6 +161,13 @@ class Daemon:
             process.kill()
             process.wait()
         self._close_pipes()
+
+    def successor(self, environment: Mapping[str, str] | None = None, *more: str) -> Daemon:
+        """A daemon with the same arguments, `more`, and the same log and port; not started yet."""
+        port = self.address.rpartition(":")[2]
+        arguments = [part for part in self._arguments if not part.startswith("--port=")]
+        arguments += [part for part in (*more, f"--port={port}") if part not in arguments]
+        return Daemon(self.name, arguments, self.log_path, environment)
 
     def log_tail(self, lines: int = 20) -> str:
         """The last `lines` lines of the daemon's log."""
@@ -152,17 +198,20 @@ class LocalCluster:
         directory: where the journal and the logs go; kept at the end. By default a temporary
             directory that is removed at the end.
         journal: keep a journal in `directory`; False keeps the dispatcher's state in memory.
+        standby_dispatcher: start a second dispatcher, which takes over when the first one dies;
+            needs the journal.
         worker_timeout_s: a worker silent for so many seconds is dead.
         worker_arguments: more command line arguments for every worker.
-        dispatcher_arguments: more command line arguments for the dispatcher.
+        dispatcher_arguments: more command line arguments for every dispatcher.
 
     Attributes:
-        address: `host:port` of the dispatcher: the `service` argument of `penstock.distribute`.
+        address: `host:port` of every dispatcher: the `service` argument of `penstock.distribute`.
         dispatcher: the dispatcher's `Daemon`.
+        standby_dispatcher: that of the second one; None without.
         workers: the workers' `Daemon`s, standbys last, in the order of their start.
 
     Raises:
-        UsageError: a number is negative.
+        UsageError: a number is negative, or there is a standby dispatcher but no journal.
         UnavailableError: a daemon did not start; the message holds the end of its log.
     """
 
@@ -173,6 +222,7 @@ class LocalCluster:
         *,
         directory: str | os.PathLike[str] | None = None,
         journal: bool = True,
+        standby_dispatcher: bool = False,
         worker_timeout_s: float = 5.0,
         worker_arguments: Sequence[str] = (),
         dispatcher_arguments: Sequence[str] = (),
@@ -180,22 +230,32 @@ class LocalCluster:
         for name, value in (("workers", workers), ("standbys", standbys)):
             if value < 0:
                 raise UsageError(f"{name} must be a number >= 0, not {value!r}")
+        if standby_dispatcher and not journal:
+            raise UsageError("a standby dispatcher takes the journal over: it needs journal=True")
         self._temporary = directory is None
         self.directory = Path(directory or tempfile.mkdtemp(prefix="penstock-"))
         (self.directory / "logs").mkdir(parents=True, exist_ok=True)
         self._worker_arguments = tuple(worker_arguments)
+        self._workers_started = 0
         self.workers: list[Daemon] = []
-        self.dispatcher = self._daemon(
-            "dispatcher",
-            "--port=0",
+        arguments = (
             f"--journal={self.directory / 'journal' if journal else 'none'}",
             f"--worker-timeout={worker_timeout_s}",
             *dispatcher_arguments,
         )
+        self.dispatcher = self._daemon("dispatcher", "--port=0", *arguments)
+        self.standby_dispatcher: Daemon | None = None
         try:
             self.dispatcher.start()
             self.dispatcher.wait_ready()
             self.address = self.dispatcher.address
+            if standby_dispatcher:
+                name, port = "standby-dispatcher", f"--port={_free_port()}"
+                standby = self._daemon("dispatcher", "--standby", port, *arguments, name=name)
+                self.standby_dispatcher = standby
+                standby.start()
+                standby.wait_ready()
+                self.address += f",{standby.address}"
             started = [self._start_worker() for _ in range(workers)]
             started += [self._start_worker(standby=True) for _ in range(standbys)]
             for worker in started:
@@ -204,36 +264,73 @@ class LocalCluster:
             self.close()
             raise
 
-    def add_worker(self, *, standby: bool = False) -> Daemon:
-        """Starts one more worker and returns it once it is registered."""
-        worker = self._start_worker(standby=standby)
-        worker.wait_ready()
+    def add_worker(
+        self,
+        *,
+        standby: bool = False,
+        environment: Mapping[str, str] | None = None,
+        wait: bool = True,
+    ) -> Daemon:
+        """Starts one more worker, with `environment` added to ours, and returns it.
+
+        Args:
+            standby: get no work until another worker fails.
+            environment: variables for this process only.
+            wait: return once it is registered; else call `wait_ready` on it, if that matters.
+        """
+        worker = self._start_worker(standby=standby, environment=environment)
+        if wait:
+            worker.wait_ready()
         return worker
 
-    def restart_worker(self, worker: Daemon) -> Daemon:
-        """Starts a new worker process at the address of `worker`, which must have ended."""
-        port = worker.address.rpartition(":")[2]
-        replacement = self._start_worker(port=int(port))
-        replacement.wait_ready()
+    def restart_worker(
+        self,
+        worker: Daemon,
+        *,
+        environment: Mapping[str, str] | None = None,
+        wait: bool = True,
+    ) -> Daemon:
+        """Starts a new process with the arguments and address of `worker`, which must have ended.
+
+        The new one takes its place in `workers`. See `add_worker` for the arguments.
+        """
+        replacement = worker.successor(environment)
+        replacement.address, replacement.worker_id = worker.address, ""
+        self.workers[self.workers.index(worker)] = replacement
+        replacement.start()
+        if wait:
+            replacement.wait_ready()
         return replacement
 
-    def restart_dispatcher(self) -> None:
-        """Starts the dispatcher again on its journal and port; the old one must have ended."""
-        port = self.address.rpartition(":")[2]
-        arguments = [argument for argument in self.dispatcher._arguments if argument != "--port=0"]
-        self.dispatcher = Daemon(
-            "dispatcher", [*arguments, f"--port={port}"], self.dispatcher.log_path
-        )
-        self.dispatcher.start()
-        self.dispatcher.wait_ready()
+    def restart_dispatcher(
+        self, *, environment: Mapping[str, str] | None = None, wait: bool = True
+    ) -> None:
+        """Starts a dispatcher that has ended again, on its journal and port.
+
+        Of two the first that has ended, as a standby if the other one holds the journal.
+        """
+        ended, second = self.dispatcher, self.standby_dispatcher
+        if second is not None and ended.alive:
+            ended = second
+        replacement = ended.successor(environment, *(["--standby"] if second else []))
+        replacement.address = ended.address
+        if ended is second:
+            self.standby_dispatcher = replacement
+        else:
+            self.dispatcher = replacement
+        replacement.start()
+        if wait:
+            replacement.wait_ready()
 
     def close(self) -> None:
         """Stops every daemon and removes the temporary directory. Closing twice is fine."""
-        for daemon in [*self.workers, self.dispatcher]:
+        daemons = [*self.workers, self.dispatcher]
+        daemons += [self.standby_dispatcher] if self.standby_dispatcher else []
+        for daemon in daemons:
             if daemon.alive:
                 daemon.send_signal(signal.SIGCONT)  # a paused process could not stop
                 daemon.send_signal(signal.SIGTERM)  # to all at once: they stop side by side
-        for daemon in [*self.workers, self.dispatcher]:
+        for daemon in daemons:
             daemon.stop()
         if self._temporary:
             shutil.rmtree(self.directory, ignore_errors=True)
@@ -249,23 +346,42 @@ class LocalCluster:
     ) -> None:
         self.close()
 
-    def _start_worker(self, *, standby: bool = False, port: int = 0) -> Daemon:
+    def _start_worker(
+        self, *, standby: bool = False, environment: Mapping[str, str] | None = None
+    ) -> Daemon:
         worker = self._daemon(
             "worker",
             f"--dispatcher={self.address}",
-            f"--port={port}",
+            "--port=0",
             *(["--standby"] if standby else []),
             *self._worker_arguments,
+            environment=environment,
         )
         worker.start()
         self.workers.append(worker)
         return worker
 
-    def _daemon(self, command: str, *arguments: str) -> Daemon:
-        name = command if command == "dispatcher" else f"{command}-{len(self.workers) + 1}"
+    def _daemon(
+        self,
+        command: str,
+        *arguments: str,
+        name: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> Daemon:
+        name = name or command
+        if command == "worker":
+            self._workers_started += 1
+            name = f"{command}-{self._workers_started}"
         log_path = self.directory / "logs" / f"{name}.log"
         common = ("--announce=-", "--stop-on-stdin-eof")
-        return Daemon(name, (command, *common, *arguments), log_path)
+        return Daemon(name, (command, *common, *arguments), log_path, environment)
+
+
+def _free_port() -> int:
+    """A port of the loopback interface that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _read_line(descriptor: int, deadline: float) -> str:

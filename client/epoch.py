@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import RefusedError
+from ..failpoints import failpoint
 from .events import Delivery, EndOfEpoch, Wait
 
 if TYPE_CHECKING:
@@ -110,11 +111,13 @@ class EpochReader:
     def _end(self, taken: EndOfEpoch) -> EndOfEpoch | None:
         """The end as soon as the dispatcher has acknowledged it (G5)."""
         if self.finished is None:
+            failpoint("client.epoch.before_finish")
             self.finished = taken.digest
             self._engine.news()
         if not self.acknowledged:
             return None
         if not self._over:
+            failpoint("client.epoch.after_acknowledged")
             self._over = True
             self._engine.epoch_over(self, taken.digest)
         return taken

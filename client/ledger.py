@@ -25,6 +25,7 @@ import msgpack
 import xxhash
 
 from ..errors import UsageError, VerificationError
+from ..failpoints import failpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -100,7 +101,9 @@ class Ledger:
         with self._lock:
             if not self._file.closed:
                 self._file.flush()
+                failpoint("client.ledger.before_fsync")
                 os.fsync(self._file.fileno())
+                failpoint("client.ledger.after_fsync")
 
     def close(self) -> None:
         """Ends the file. Closing twice is fine."""
@@ -115,7 +118,9 @@ class Ledger:
         )
         with self._lock:
             if not self._file.closed:
+                failpoint("client.ledger.before_write")
                 self._file.write(prefix + payload)
+                failpoint("client.ledger.after_write")
 
 
 def read_records(path: Path) -> Iterator[dict[str, Any]]:

@@ -52,13 +52,7 @@ class Links:
             self._old = [old for old in self._old if old.alive] + [link]
             self.up.discard(worker)
             link.close()
-        link = WorkerLink(
-            target,
-            job=self._job,
-            client=self._client,
-            listener=self._listener,
-            timing=self._timing,
-        )
+        link = self._make(target)
         self._current[worker] = link
         link.start()
 
@@ -74,6 +68,16 @@ class Links:
         """Ends all links soon."""
         for link in self._current.values():
             link.close()
+
+    def _make(self, target: Target) -> WorkerLink:
+        """A new link; apart, so that a simulation can make links of its own."""
+        return WorkerLink(
+            target,
+            job=self._job,
+            client=self._client,
+            listener=self._listener,
+            timing=self._timing,
+        )
 
     def join(self, timeout_s: float) -> None:
         """Waits until the links have ended, each for no longer than `timeout_s`."""

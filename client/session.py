@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from ..errors import NotFoundError, RefusedError, UsageError
+from ..failpoints import failpoint
 from ..proto import control_pb2
 from ..proto.spec import ComponentSpec
 from .control import Control, parse_service
@@ -125,7 +126,9 @@ class Session:
             ordered=options.ordered,
             attempts_max=options.attempts_max,
         )
+        failpoint("client.open_job.before_send")
         reply = control.open_job(request)
+        failpoint("client.open_job.after_reply")
         logger.info("job %s, seed %d, %d lanes", reply.job, reply.seed, reply.lanes)
         job = OpenedJob(
             job=reply.job,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ..errors import ChunkError, PenstockError, ProtocolError, RefusedError, VerificationError
+from ..failpoints import failpoint
 from ..proto import chunk as chunk_codec
 from ..proto.hashing import Digest
 from ..proto.wire import PROTOCOL_VERSION, Frame, FrameType, read_frame, send_frame
@@ -75,6 +76,7 @@ class _Wire:
                 except IndexError:  # another thread was faster
                     return
                 try:
+                    failpoint("client.fetch.before_send")
                     send_frame(self.sock, type_, header)
                 except (OSError, ProtocolError) as error:
                     logger.debug("sending failed: %s", error)
@@ -84,8 +86,7 @@ class _Wire:
 
     def shut(self) -> None:
         """Makes the reader see the end at once."""
-        with contextlib.suppress(OSError):  # it is broken already
-            self.sock.shutdown(socket.SHUT_RDWR)
+        _shut(self.sock)
 
 
 class WorkerLink:
@@ -106,6 +107,7 @@ class WorkerLink:
         self._hello = {"version": PROTOCOL_VERSION, "job": job, "client": client}
         self._listener = listener
         self._timing = timing
+        self._sock: socket.socket | None = None
         self._wire: _Wire | None = None
         self._closed = threading.Event()
         name = f"penstock-stream-{target.worker}"
@@ -135,9 +137,9 @@ class WorkerLink:
     def close(self) -> None:
         """Ends the connection and the thread soon."""
         self._closed.set()
-        wire = self._wire
-        if wire is not None:
-            wire.shut()
+        sock = self._sock
+        if sock is not None:  # a worker that hangs may not even have greeted
+            _shut(sock)
 
     def join(self, timeout_s: float) -> bool:
         """Waits until the thread has ended; False if it has not in time."""
@@ -157,7 +159,7 @@ class WorkerLink:
             except Exception as error:
                 logger.exception("the stream of worker %s failed", self.target.worker)
                 detail = f"internal error: {error!r}"
-            self._wire = None
+            self._sock = self._wire = None
             wanted = self._listener.link_down(self, detail)
             if wanted:
                 logger.debug("worker %s: %s", self.target.worker, detail)
@@ -166,17 +168,19 @@ class WorkerLink:
     def _converse(self, backoff: Backoff) -> str:
         """Connects and reads until the connection ends; returns how it did."""
         with connect(self.target.address, self.target.unix_path, self._timing) as sock:
+            self._sock = sock
+            if self._closed.is_set():  # `close` may have seen no socket to shut
+                return "closed"
             self._shake_hands(sock)
             backoff.reset()
             self._wire = _Wire(sock)
-            if self._closed.is_set():  # `close` may have seen no wire to shut
-                return "closed"
             self._listener.link_up(self)
             while (frame := read_frame(sock.recv_into)) is not None:
                 self._handle(frame)
         return "the worker closed the connection"
 
     def _shake_hands(self, sock: socket.socket) -> None:
+        failpoint("client.stream.before_hello")
         send_frame(sock, FrameType.HELLO, self._hello)
         frame = read_frame(sock.recv_into)
         if frame is None:
@@ -221,7 +225,13 @@ class WorkerLink:
         except (ChunkError, VerificationError) as error:
             self._listener.corrupt_came(attempt, str(error))
             return
+        failpoint("client.chunk.after_receive")
         self._listener.chunk_came(attempt, chunk, len(frame.payload))
+
+
+def _shut(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it is broken already
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _integer(header: dict[str, Any], key: str) -> int:

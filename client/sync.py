@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc
 
 from .. import errors
+from ..failpoints import failpoint
 from .control import Backoff, error_of, is_transient
 
 if TYPE_CHECKING:
@@ -129,11 +130,13 @@ class SyncLoop:
             if reply is not None:
                 answered_at = time.monotonic()
                 backoff.reset()
+                failpoint("client.sync.after_reply")
                 self._peer.sync_reply(sent, reply)
 
     def _exchange(self, sent: Outgoing) -> Any:
         """The reply to a request; None if it was abandoned for a newer one, or the loop ends."""
-        timeout_s = sent.request.hold_ms / 1000 + self._timing.rpc_deadline_s
+        timeout_s = sent.request.hold_ms / 1000 + self._control.call_deadline_s
+        failpoint("client.sync.before_send")
         future = self._control.stub().SyncClient.future(sent.request, timeout=timeout_s)
         future.add_done_callback(self._wake)
         with self._changed:

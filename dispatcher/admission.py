@@ -22,9 +22,11 @@ from .events import (
 from .scheduler import promotions
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..proto import control_pb2
     from .events import Event
-    from .records import Job, Worker
+    from .records import Job, LostWorker, Worker
     from .state import State
 
 SPLITS_MAX = 1 << 32
@@ -44,12 +46,25 @@ def check_version(version: int, who: str) -> None:
         )
 
 
-def check_term(state: State, term: int) -> None:
-    """Refuses a peer that has talked to a newer dispatcher than this one."""
+def check_term(state: State, term: int, first_term: int = 0) -> None:
+    """Refuses a peer that has talked to a newer dispatcher than this one, or to a forgotten one.
+
+    Args:
+        state: the state.
+        term: the one that the peer knows of; 0 for none.
+        first_term: the one that the state began with, if it was not read from a journal; whoever
+            knows of an earlier one was talking to a dispatcher whose memory is lost.
+    """
     if term > state.term:
         raise RefusedError(
             f"the peer knows of term {term}, this dispatcher is of term {state.term}: it was"
             " replaced, or its journal is older than the peer"
+        )
+    if 0 < term < first_term:
+        raise RefusedError(
+            f"the peer knows of term {term}, this dispatcher has no journal (--journal none) and"
+            f" was started anew with term {first_term}: what the last one knew of jobs and epochs"
+            " is lost, so an epoch that was open cannot be completed, and was not restarted"
         )
 
 
@@ -91,10 +106,20 @@ def register_dataset(state: State, info: control_pb2.DatasetInfo) -> list[Event]
 
 
 def open_job(state: State, request: control_pb2.OpenJobRequest, seed: int) -> list[Event]:
-    """Creates or joins a job; `seed` is for a new one that names none."""
+    """Creates or joins a job; `seed` is for a new one that names none.
+
+    Raises:
+        UsageError: a field is out of range.
+        NotFoundError: one of its datasets is not registered.
+        RefusedError: another protocol version, a job with other settings, or a client that was
+            replaced by a newer one.
+        JobFailedError: the client's own job has failed.
+    """
     check_version(request.protocol_version, "client")
     _check_job_request(state, request)
     job = find_job(state, request)
+    if job is not None and request.client in job.former:
+        raise _taken_over(job, request.client)  # a request that comes late takes nothing back
     if job is not None and job.failure:
         if job.client == request.client:
             raise JobFailedError(f"job {job.label} failed: {job.failure}")
@@ -125,26 +150,63 @@ def find_job(state: State, request: control_pb2.OpenJobRequest) -> Job | None:
     return None
 
 
-def owned_job(state: State, job_id: str, client: str) -> Job:
-    """The job, if this client may speak for it."""
+def owned_job(
+    state: State, job_id: str, client: str, endings: Mapping[str, str] | None = None
+) -> Job:
+    """The job, if this client may speak for it.
+
+    Args:
+        state: the state.
+        job_id: the job that the client names.
+        client: its incarnation.
+        endings: why jobs were closed or have no client, by id, as far as that is known.
+
+    Raises:
+        NotFoundError: no job of that id was ever opened on this journal.
+        RefusedError: the job is closed, or another client's, or has given this client up.
+    """
     job = state.jobs.get(job_id)
     if job is None:
-        raise NotFoundError(f"there is no job {job_id!r}: it was closed, or never opened here")
-    if job.client != client:
+        if not _was_opened(state, job_id):
+            raise NotFoundError(f"there is no job {job_id!r}: it was never opened here")
+        why = (endings or {}).get(job_id, "the reason was not kept when the dispatcher restarted")
         raise RefusedError(
-            f"job {job.label} was taken over by client {job.client}; this client, {client},"
-            " is an older one"
+            f"job {job_id} is closed: {why}. What it had open was given up; the trainer has to"
+            " open a job again"
         )
+    if job.client != client:
+        raise _taken_over(job, client)
     if not job.attached and not job.failure:
+        why = (endings or {}).get(job_id, "it left, or was silent for too long")
         raise RefusedError(
-            f"client {client} of job {job.label} left, or was silent for too long: its epochs were"
-            " given up. Open the job again to go on from its next epoch"
+            f"client {client} of job {job.label} has left it: {why}. Its epochs were given up;"
+            " open the job again to go on from its next epoch"
         )
     return job
 
 
+def _taken_over(job: Job, client: str) -> RefusedError:
+    return RefusedError(
+        f"job {job.label} was taken over by client {job.client}; this client, {client},"
+        " is an older one"
+    )
+
+
+def _was_opened(state: State, job_id: str) -> bool:
+    digits = job_id[1:21]  # no number of ours is longer
+    return job_id == f"j{digits}" and digits.isdecimal() and int(digits) < state.next_job
+
+
 def register_worker(state: State, request: control_pb2.RegisterWorkerRequest) -> list[Event]:
-    """Registers a worker; an older process at its address is dead."""
+    """Registers a worker; an older process at its address is dead.
+
+    One that was lost and lives after all takes no place that was given to another: it comes back
+    as a standby then, and with new attempts only.
+
+    Raises:
+        UsageError: a field is out of range.
+        RefusedError: another protocol version, or a process that a newer one has followed.
+    """
     check_version(request.protocol_version, "worker")
     _present("incarnation", request.incarnation)
     _present("address", request.address)
@@ -157,6 +219,9 @@ def register_worker(state: State, request: control_pb2.RegisterWorkerRequest) ->
         if worker.address == request.address
     ]
     again = [lost for lost in state.lost.values() if lost.incarnation == request.incarnation]
+    for late in again:
+        _check_is_newest(state, late)
+    standby = any(late.standby or late.replaced for late in again) if again else request.standby
     out.append(
         WorkerRegistered(
             worker=again[0].worker if again else f"w{state.next_worker}",
@@ -165,12 +230,25 @@ def register_worker(state: State, request: control_pb2.RegisterWorkerRequest) ->
             unix_path=request.unix_path,
             host_id=request.host_id,
             slots=request.slots,
-            standby=request.standby,
+            standby=standby,
             tensorflow_version=request.tensorflow_version,
             pid=request.pid,
         )
     )
     return out
+
+
+def _check_is_newest(state: State, late: LostWorker) -> None:
+    """Refuses a process that another one has followed at its address; it must be the older one."""
+    lost = list(state.lost.values())
+    later: list[LostWorker | Worker] = [*lost[lost.index(late) + 1 :], *state.workers.values()]
+    for other in later:
+        if other.address == late.address:
+            raise RefusedError(
+                f"worker {late.worker} was followed by worker {other.worker} at its address"
+                f" {late.address}, so it counts as dead; this is a request of the older process."
+                " Two workers need two addresses (--port, --advertise)"
+            )
 
 
 def worker_leaves(state: State, worker: str) -> list[Event]:

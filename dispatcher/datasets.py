@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import xxhash
 
 from ..errors import JournalError, NotFoundError
+from ..failpoints import failpoint
 from .admission import check_fingerprint
 
 if TYPE_CHECKING:
@@ -100,8 +101,10 @@ class DirectoryBlobs:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+            failpoint("dispatcher.dataset.before_rename")
             beside.replace(path)
             _sync_directory(self._directory)
+            failpoint("dispatcher.dataset.after_write")
         except OSError as error:
             with contextlib.suppress(OSError):
                 beside.unlink()

@@ -10,31 +10,43 @@ next moment at which somebody's silence would be too long. Who answers a request
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING
 
+from ..failpoints import failpoint
 from . import events as ev
 from . import scheduler
 from .events import encode
 from .liveness import Liveness
 from .news import News
-from .notices import Notices
+from .notices import Notices, slow
+from .offers import Offers
+from .progress import is_gone
+from .reachability import Reachability
+from .reports import Reports
 from .scheduler import Facts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from ..proto import control_pb2
     from ..timing import Timing
     from .commit import Committer
     from .events import Event
+    from .offers import Offer
     from .state import State
 
 logger = logging.getLogger(__name__)
 
 #: A timer that wakes later than this part of a timeout tells that this process was paused.
 _LATE = 0.2
+#: For so many worker timeouts it is remembered that a worker was taken for dead and was not.
+_MISTAKES = 100
+#: How many jobs are remembered that lost their client, or were closed.
+_ENDINGS_MAX = 256
+#: Progress is looked at so many times in the shortest time that matters for it.
+_LOOKS = 8
 
 
 class Engine:
@@ -48,10 +60,12 @@ class Engine:
     Attributes:
         state: read it freely.
         news: versions and held calls of workers and jobs.
-        produced: by worker, those of its attempts that are produced whole.
-        elements: how many elements each running attempt has made.
-        unreachable: by job, the attempts whose worker its client cannot reach, and why.
+        reports: how far the running attempts are.
+        offers: which splits live workers can continue.
+        reachability: which workers clients cannot reach.
         notices: what is waited for.
+        endings: why the jobs that lost their client last did so, by id.
+        first_term: the term with which everything began, if there is no journal; else 0.
         lost_s: when each worker in `state.lost` was lost, if that was in this term.
     """
 
@@ -62,20 +76,36 @@ class Engine:
         self.news = News()
         self.notices = Notices()
         self.started_s = time.monotonic()
-        self.produced: dict[str, set[int]] = {}
-        self.elements: dict[int, int] = {}
-        self.unreachable: dict[str, dict[int, str]] = {}
+        self.reports = Reports()
+        self.offers = Offers()
+        self.endings: dict[str, str] = {}
         self.lost_s: dict[str, float] = {}
         self.liveness = Liveness()
-        self._facts = Facts(self.liveness.heard_s, self.produced)
+        heard_s = self.liveness.heard_s
+        self.reachability = Reachability(state, timing, heard_s, self._lose)
+        # Without a journal the life before this one is forgotten, but not by its peers: numbers
+        # that follow the clock are not those of that life.
+        self.first_term = 0 if committer.keeps else max(state.term + 1, time.time_ns() // 1_000_000)
+        self._facts = Facts(
+            heard_s,
+            self.reports.produced,
+            self.offers.by_worker,
+            self.reachability.avoided,
+            self.reports.progress,
+            self.liveness.mistakes,
+            first_attempt=1000 * self.first_term,
+        )
         self._touched: set[str] = set()
+        self._epochs_over = False
+        self._warned: set[int] = set()
+        self._look_s = float("inf")
         self._settled: asyncio.Future[None] | None = None
         self._timer: asyncio.Task[None] | None = None
         self._timer_news = asyncio.Event()
 
     def start(self) -> None:
         """Begins a term: everybody known gets a fresh time to be heard of."""
-        self.commit([ev.TermStarted(self.state.term + 1)])
+        self.commit([ev.TermStarted(max(self.state.term + 1, self.first_term))])
         # Its client was never told of such a job: the process ended between two records.
         unknown = [job for job in self.state.jobs.values() if not job.name and not job.attached]
         self.commit([ev.JobClosed(job.job, "it has no client") for job in unknown])
@@ -85,11 +115,14 @@ class Engine:
         for job in self.state.jobs.values():
             if job.attached:
                 self.hear(job.job, now_s)
+        for attempt in self.state.attempts.values():
+            self.reports.began(attempt, now_s)
         self._timer = asyncio.get_running_loop().create_task(self._run_timer())
 
     async def stop(self) -> None:
-        """Ends the timer and releases every held call."""
+        """Ends the timer and all probes, and releases every held call."""
         self.news.close()
+        await self.reachability.stop()
         if self._timer is not None:
             self._timer.cancel()
             await asyncio.gather(self._timer, return_exceptions=True)
@@ -123,29 +156,26 @@ class Engine:
         if new:
             self._timer_news.set()
 
-    def report(self, worker: str, produced: Iterable[int], elements: dict[int, int]) -> None:
-        """What a worker says of its running attempts."""
-        known = self.state.workers[worker].attempts
-        now_produced = {number for number in produced if number in known}
-        if now_produced != self.produced.get(worker, set()):
-            self.produced[worker] = now_produced
-            self.changed()
-        self.elements.update((at, made) for at, made in elements.items() if at in known)
+    def offer(self, worker: str, offers: list[Offer]) -> list[int]:
+        """What a worker that registers can continue; returns the places of what is wanted."""
+        return self.offers.set(self.state, worker, offers)
 
-    def report_unreachable(self, job: str, attempts: dict[int, str]) -> None:
-        """What a client says of workers; only noted, for the heartbeats decide who is lost."""
-        known = self.unreachable.get(job, {})
-        running = {at: why for at, why in attempts.items() if at in self.state.attempts}
-        for number in running.keys() - known.keys():
-            worker = self.state.attempts[number].worker
-            logger.warning(
-                "the client of job %s cannot reach worker %s for attempt %d: %s",
-                job,
-                worker,
-                number,
-                running[number],
-            )
-        self.unreachable[job] = running
+    def report(self, worker: str, held: Iterable[control_pb2.HeldAttempt]) -> None:
+        """What a worker says of its running attempts."""
+        known = self.state.workers[worker]
+        self.reachability.introduced(known)
+        if self.reports.take(known, held, time.monotonic()):
+            self.changed()
+
+    def report_unreachable(self, job: str, attempts: Mapping[int, str]) -> None:
+        """What a client says of workers: they are asked, see `Reachability`."""
+        self.reachability.report(job, attempts, time.monotonic())
+        if attempts:
+            self._timer_news.set()
+
+    def _lose(self, worker: str, reason: str) -> None:
+        lost = ev.WorkerLost(worker, reason)
+        self.commit([lost, *scheduler.promotions(self.state, {worker})])
 
     def _schedule(self) -> None:
         settled, self._settled = self._settled, None
@@ -168,16 +198,15 @@ class Engine:
             self._note(event)
 
     def _prune(self) -> None:
-        """Forgets what was said of attempts that are not running any more."""
+        """Forgets what was said of attempts and epochs that are over."""
         for name in self._touched:
             worker = self.state.workers.get(name)
-            if name in self.produced:
-                known = worker.attempts if worker else {}
-                self.produced[name] = {at for at in self.produced[name] if at in known}
+            self.reports.ended(name, worker.attempts if worker else ())
         self._touched.clear()
-        if len(self.elements) > 2 * len(self.state.attempts) + 64:
-            running = self.state.attempts
-            self.elements = {at: made for at, made in self.elements.items() if at in running}
+        if self._epochs_over:
+            self._epochs_over = False
+            self.offers.prune(self.state)
+            self.reports.prune(self.state)
 
     def _notice(self) -> None:
         waiting = scheduler.waits_for_workers(self.state)
@@ -202,33 +231,84 @@ class Engine:
                     now_s - deadline_s,
                 )
                 self.liveness.forgive(now_s, worker_timeout_s / 2)
+                self.reports.forgive(now_s)
+                self.reachability.forgive(now_s)
             self._judge(now_s)
 
     def _judge(self, now_s: float) -> None:
         timing, state = self.timing, self.state
+        self.liveness.forget_mistakes(now_s - _MISTAKES * timing.worker_timeout_s)
         self.commit(scheduler.lost_workers(state, self._facts, now_s, timing.worker_timeout_s))
         self.commit(scheduler.lost_clients(state, self._facts, now_s, timing.client_timeout_s))
         self.news.bump(self.notices.judge(state, now_s, timing.worker_timeout_s))
+
+        self._judge_ways(now_s)
+        self._judge_progress(now_s)
+
+    def _judge_ways(self, now_s: float) -> None:
+        """Has made elsewhere what a client has not got at for long, though its worker is alive."""
+        self.reachability.expire(now_s)
+        overdue = self.reachability.overdue(now_s)
+        events = scheduler.detours(self.state, self._facts, overdue)
+        for event in events:
+            attempt = self.state.attempts[event.attempt]
+            self.reachability.avoid(attempt.job, attempt.worker, now_s)
+        self.commit(events)
+
+    def _judge_progress(self, now_s: float) -> None:
+        """Ends what is stuck, and names what stands still while a client waits for it."""
+        if now_s < self._look_s:
+            return
+        timing, state, facts = self.timing, self.state, self._facts
+        self._look_s = float("inf")  # until `_next_deadline_s` sees that there is something
+        if timing.progress_timeout_s > 0:
+            self.commit(scheduler.stuck_attempts(state, facts, now_s, timing.progress_timeout_s))
+        numbers = scheduler.slow_attempts(state, facts, timing.warn_after_s)
+        for number in numbers:
+            if number not in self._warned:
+                logger.warning("%s", slow(state, facts.progress[number], now_s))
+        self._warned = set(numbers)
+
+    def slow_texts(self, now_s: float) -> list[str]:
+        """What clients wait for longer than they should."""
+        numbers = scheduler.slow_attempts(self.state, self._facts, self.timing.warn_after_s)
+        return [slow(self.state, self._facts.progress[number], now_s) for number in numbers]
 
     def _next_deadline_s(self) -> float:
         timing, state = self.timing, self.state
         heard_s = self.liveness.heard_s
         deadlines = [self.notices.deadline_s(timing.worker_timeout_s)]
         deadlines += [
-            heard_s[name] + timing.worker_timeout_s for name in state.workers if name in heard_s
+            heard_s[name] + timing.worker_timeout_s * scheduler.patience(self._facts, name)
+            for name in state.workers
+            if name in heard_s
         ]
         deadlines += [
             heard_s[job.job] + timing.client_timeout_s
             for job in state.jobs.values()
             if job.attached and job.job in heard_s
         ]
+        now_s = time.monotonic()
+        if state.attempts and self._look_s == float("inf"):
+            waits_s = [wait for wait in (timing.progress_timeout_s, timing.warn_after_s) if wait]
+            self._look_s = now_s + min(waits_s) / _LOOKS
+        deadlines += [self._look_s, self.reachability.deadline_s(now_s)]
         return min(deadlines)
 
     async def _sleep_until(self, deadline_s: float) -> None:
-        timeout_s = max(0.0, deadline_s - time.monotonic())
-        forever = timeout_s == float("inf")
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._timer_news.wait(), None if forever else timeout_s)
+        """Sleeps until then, or until there is news for the timer.
+
+        Not with `asyncio.wait_for`, which drops a cancellation that comes together with the news.
+        """
+        alarm: asyncio.TimerHandle | None = None
+        if deadline_s < float("inf"):
+            delay_s = max(0.0, deadline_s - time.monotonic())
+            alarm = asyncio.get_running_loop().call_later(delay_s, self._timer_news.set)
+        try:
+            await self._timer_news.wait()
+        finally:
+            if alarm is not None:
+                alarm.cancel()
 
     def _note(self, event: Event) -> None:
         """What follows from an event outside the state: who is listened to, and the log."""
@@ -236,34 +316,62 @@ class Engine:
             case ev.WorkerLost(worker, reason):
                 self.liveness.forget(worker)
                 self.news.forget(worker)
-                self.produced.pop(worker, None)
+                self.offers.forget(worker)
+                self.reachability.lost(worker)
                 self.lost_s = {w: at for w, at in self.lost_s.items() if w in self.state.lost}
                 self.lost_s[worker] = time.monotonic()
                 logger.warning("worker %s is lost: %s", worker, reason)
+                failpoint("dispatcher.worker_lost.after_append")
             case ev.WorkerRegistered():
+                # Only a process that was lost gets its old id back.
+                if self.lost_s.pop(event.worker, None) is not None:
+                    self.liveness.mistaken(event.worker, time.monotonic())
                 self.hear(event.worker)
+                self.reachability.registered(self.state.workers[event.worker])
                 kind = "standby" if event.standby else "worker"
                 logger.info("%s %s registered at %s", kind, event.worker, event.address)
             case ev.WorkerPromoted(worker):
                 logger.warning("standby %s takes over", worker)
             case ev.ClientJoined(job, client):
                 self.hear(job)
+                self.reachability.forget_job(job)
+                self._epochs_over = True
                 logger.info("client %s has job %s", client, self.state.jobs[job].label)
             case ev.ClientLeft(job, reason):
-                self.liveness.forget(job)
+                self._ended(job, reason)
                 logger.info("job %s has no client: %s", job, reason)
             case ev.JobClosed(job, reason):
-                self.liveness.forget(job)
+                self._ended(job, reason)
                 self.news.forget(job)
-                self.unreachable.pop(job, None)
+                self.reports.forget_job(job)
                 logger.info("job %s is closed: %s", job, reason)
             case ev.JobFailed(job, reason):
+                self._epochs_over = True
                 logger.error("job %s failed: %s", job, reason)
             case ev.AttemptFailed(attempt, code, detail):
                 logger.warning("attempt %d failed: %s: %s", attempt, code, detail)
             case ev.AttemptDropped(attempt, reason):
+                if is_gone(event):
+                    self.reports.dropped(attempt)
                 logger.warning("attempt %d is void: %s", attempt, reason)
             case ev.EpochStarted() | ev.EpochFinished() | ev.EpochAbandoned():
+                self._epochs_over = True
                 logger.info("%s", event)
-            case ev.AttemptAssigned() | ev.SplitDelivered():
+            case ev.AttemptAssigned(attempt):
+                self.reports.began(self.state.attempts[attempt], time.monotonic())
+                if self._look_s == float("inf"):
+                    self._timer_news.set()
                 logger.debug("%s", event)
+                failpoint("dispatcher.assign.after_append")
+            case ev.SplitDelivered():
+                logger.debug("%s", event)
+
+    def _ended(self, job: str, reason: str) -> None:
+        """The job lost its client, for good or not."""
+        self.liveness.forget(job)
+        self.reachability.forget_job(job)
+        self._epochs_over = True
+        self.endings.pop(job, None)
+        self.endings[job] = reason
+        while len(self.endings) > _ENDINGS_MAX:
+            del self.endings[next(iter(self.endings))]

@@ -103,6 +103,10 @@ class LaneBook:
                 yielded += 1
             position += 1
 
+    def lane_of(self, split: int) -> int:
+        """The lane that delivers the split."""
+        return self._lane_of[split]
+
     def current(self, lane_number: int) -> int | None:
         """The lane's first split that is not delivered, or None at its end."""
         lane = self._lanes[lane_number]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .reports import Progress
     from .state import State
 
 logger = logging.getLogger(__name__)
@@ -64,3 +65,13 @@ class Notices:
             self._texts[job] = text + "it goes on when `penstock worker` is started"
             logger.warning("%s", self._texts[job])
         return due
+
+
+def slow(state: State, progress: Progress, now_s: float) -> str:
+    """What a client waits for: the split, the worker, and since when it has made nothing."""
+    attempt = progress.attempt
+    return (
+        f"job {state.jobs[attempt.job].label} waits for split {attempt.split} of epoch"
+        f" {attempt.epoch}, stream {attempt.stream}: worker {attempt.worker} has made"
+        f" {progress.elements} elements and nothing more for {now_s - progress.since_s:.1f} s"
+    )

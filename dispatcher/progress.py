@@ -11,24 +11,26 @@ from typing import TYPE_CHECKING
 from ..errors import RefusedError, UsageError
 from .events import (
     AttemptDropped,
-    AttemptFailed,
     EpochAbandoned,
     EpochFinished,
     EpochStarted,
     JobFailed,
     SplitDelivered,
 )
+from .scheduler import failures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from ..proto import control_pb2
     from .events import Event
-    from .records import Epoch, Job
+    from .records import Epoch, EpochKey, Job
     from .state import State
 
 UNREACHABLE, GONE, MISMATCH = "UNREACHABLE", "GONE", "MISMATCH"
 TEXT_CHARS_MAX = 4000
+#: So often a split's attempt may be gone in a row, without having made more than before.
+GONE_MAX = 20
 _MASK = (1 << 64) - 1
 
 
@@ -36,35 +38,27 @@ def worker_events(
     state: State, worker: str, failed: Iterable[control_pb2.HeldAttempt]
 ) -> list[Event]:
     """What follows from the failed attempts that a worker reports."""
-    out: list[Event] = []
-    seen: set[int] = set()
-    dead_jobs: set[str] = set()
+    found: dict[int, tuple[str, str]] = {}
     for held in failed:
         attempt = state.attempts.get(held.attempt)
-        if attempt is None or attempt.worker != worker or held.attempt in seen:
-            continue
-        if attempt.job in dead_jobs:
-            continue
-        seen.add(held.attempt)
-        code, detail = _cut(held.code), _cut(held.detail)
-        out.append(AttemptFailed(held.attempt, code, detail))
-        job = state.jobs[attempt.job]
-        if attempt.trial >= job.attempts_max:
-            dead_jobs.add(attempt.job)
-            trials = "1 attempt" if attempt.trial == 1 else f"{attempt.trial} attempts"
-            out.append(
-                JobFailed(
-                    attempt.job,
-                    f"split {attempt.split} of epoch {attempt.epoch}, stream {attempt.stream},"
-                    f" could not be produced in {trials}; the last one, on worker {worker}"
-                    f" ({state.workers[worker].address}): {code}: {detail}",
-                )
-            )
-    return out
+        if attempt is not None and attempt.worker == worker:
+            found.setdefault(held.attempt, (_cut(held.code), _cut(held.detail)))
+    return failures(state, [(number, *text) for number, text in found.items()])
 
 
-def client_events(state: State, job: Job, request: control_pb2.SyncClientRequest) -> list[Event]:
+def client_events(
+    state: State,
+    job: Job,
+    request: control_pb2.SyncClientRequest,
+    vain: Mapping[tuple[EpochKey, int], tuple[int, int]] | None = None,
+) -> list[Event]:
     """What follows from what a client has.
+
+    Args:
+        state: the state.
+        job: the client's.
+        request: what it says.
+        vain: by epoch and split, how often in a row its attempt was gone; see `Reports`.
 
     Raises:
         UsageError: a number is out of range.
@@ -77,14 +71,18 @@ def client_events(state: State, job: Job, request: control_pb2.SyncClientRequest
     listed = {(progress.stream, progress.epoch) for progress in request.epochs}
     if len(listed) < len(request.epochs):
         raise UsageError("epochs must list each (stream, epoch) once")
-    out: list[Event] = [EpochAbandoned(job.job, *key) for key in job.epochs if key not in listed]
+    out: list[Event] = []
+    if request.term == state.term:
+        # One of an older term may have been on its way since before the epoch was opened. Who is
+        # alive learns the new term from the reply, and then says again what it does not want.
+        out += [EpochAbandoned(job.job, *key) for key in job.epochs if key not in listed]
     done: set[int] = set()  # attempts of splits that this very request delivers
     for progress in request.epochs:
         events = _epoch_events(state, job, progress, done)
         out += events
         if any(isinstance(event, JobFailed) for event in events):
             return out
-    return out + _problem_events(state, job, request.problems, listed, done)
+    return out + _problem_events(state, job, request.problems, listed, done, vain or {})
 
 
 def _epoch_events(
@@ -172,6 +170,7 @@ def _problem_events(
     problems: Iterable[control_pb2.Problem],
     listed: set[tuple[int, int]],
     done: set[int],
+    vain: Mapping[tuple[EpochKey, int], tuple[int, int]],
 ) -> list[Event]:
     out: list[Event] = []
     dropped: set[int] = set()
@@ -194,8 +193,21 @@ def _problem_events(
             return [*out, JobFailed(job.job, reason)]
         if problem.code == GONE:
             dropped.add(problem.attempt)
+            times, _ = vain.get((attempt.epoch_key, attempt.split), (0, 0))
+            if times >= GONE_MAX:
+                reason = (
+                    f"split {attempt.split} of epoch {attempt.epoch}, stream {attempt.stream}, was"
+                    f" not at the worker that had it {times + 1} times in a row; the last one was"
+                    f" {attempt.worker}: {_cut(problem.detail)}"
+                )
+                return [*out, JobFailed(job.job, reason)]
             out.append(AttemptDropped(problem.attempt, f"{GONE}: {_cut(problem.detail)}"))
     return out
+
+
+def is_gone(event: AttemptDropped) -> bool:
+    """Whether the attempt was dropped because its worker does not hold it."""
+    return event.reason.startswith(f"{GONE}: ")
 
 
 def _cut(text: str) -> str:

@@ -46,13 +46,17 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class LostWorker:
-    """One of the workers that were lost last; registering again, it gets its id back."""
+    """One of the workers that were lost last; registering again, it gets its id back.
+
+    `replaced` says that its place was taken: it comes back as a standby.
+    """
 
     worker: str
     incarnation: str
     address: str
     standby: bool
     reason: str
+    replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,7 @@ class Job:
     Attributes:
         client: incarnation of the client that owns it, or owned it last.
         attached: whether that client is there.
+        former: the clients that owned it before and were replaced, the latest last.
         failure: why the job cannot go on; empty while it can.
         epochs: open epochs by (stream, epoch).
     """
@@ -150,6 +155,7 @@ class Job:
     client: str = ""
     attached: bool = False
     failure: str = ""
+    former: tuple[str, ...] = ()
     epochs: dict[tuple[int, int], Epoch] = field(default_factory=dict)
 
     @property

@@ -4,7 +4,9 @@ Placement never changes the order of delivery, only how soon data is there. The 
 every lane gets an attempt at once, even on a worker whose slots are taken, because the consumer
 waits for it or soon will. Free slots then go to later splits, depth by depth: no lane, and no job,
 gets its second split ahead before every other one has its first. The least loaded worker comes
-first; a retry goes to a worker that has not failed on that split, if there is one.
+first; a retry goes to a worker that has not failed on that split, if there is one. A worker that
+has a checkpoint of a split is asked before any other, and one that the job's client cannot reach
+only if there is nobody else.
 """
 
 from __future__ import annotations
@@ -15,18 +17,28 @@ from typing import TYPE_CHECKING
 
 from .events import (
     AttemptAssigned,
+    AttemptDropped,
+    AttemptFailed,
     ClientLeft,
     JobClosed,
+    JobFailed,
     WorkerLost,
     WorkerPromoted,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from .events import Event
+    from .offers import Offer
     from .records import Epoch, Job, Worker
+    from .reports import Progress
     from .state import State
+
+#: A worker that keeps being taken for dead may be silent for 2 to this power timeouts.
+_PATIENCE_BITS = 3
+#: The code of an attempt that made nothing for too long.
+STUCK = "STUCK"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +48,20 @@ class Facts:
     Attributes:
         heard_s: when each worker and each job's client was heard of last, by worker or job id.
         produced: by worker, those of its running attempts that it has produced whole.
+        offers: by worker, the splits that it has a checkpoint of.
+        avoided: by job, the workers that its client cannot reach though they are alive.
+        progress: how far each running attempt is.
+        mistakes: by worker, how often it counted as dead lately and was alive.
+        first_attempt: no attempt gets a lower number; above what a forgotten life has given out.
     """
 
     heard_s: Mapping[str, float] = field(default_factory=dict)
     produced: Mapping[str, Collection[int]] = field(default_factory=dict)
+    offers: Mapping[str, Collection[Offer]] = field(default_factory=dict)
+    avoided: Mapping[str, Collection[str]] = field(default_factory=dict)
+    progress: Mapping[int, Progress] = field(default_factory=dict)
+    mistakes: Mapping[str, int] = field(default_factory=dict)
+    first_attempt: int = 0
 
 
 @dataclass(slots=True, order=True)
@@ -60,30 +82,102 @@ class _Seat:
         return _Seat(load / self.worker.slots, self.order, load, self.worker)
 
 
+class _Seats:
+    """All workers that may get work, the least loaded first.
+
+    A seat that was taken out of its turn stays in the heap until it comes up; what counts is
+    `_now`.
+    """
+
+    def __init__(self, state: State, facts: Facts) -> None:
+        self._now: dict[str, _Seat] = {}
+        for order, worker in enumerate(state.workers.values()):
+            if not worker.standby:
+                load = len(worker.attempts) - len(facts.produced.get(worker.worker, ()))
+                self._now[worker.worker] = _Seat(load / worker.slots, order, load, worker)
+        self._heap = list(self._now.values())
+        heapq.heapify(self._heap)
+        self._offering: dict[Offer, list[str]] = {}
+        for name, offers in facts.offers.items():
+            if name in self._now:
+                for offer in offers:
+                    self._offering.setdefault(offer, []).append(name)
+        self.free = sum(max(0, seat.worker.slots - seat.load) for seat in self._heap)
+
+    def __bool__(self) -> bool:
+        return bool(self._now)
+
+    def offering(self, offer: Offer, shunned: Collection[str], *, ahead: bool) -> _Seat | None:
+        """The least loaded worker that can continue the split; a free one for a split ahead."""
+        if not self._offering:
+            return None
+        seats = [self._now[at] for at in self._offering.get(offer, ()) if at not in shunned]
+        return min((seat for seat in seats if seat.free or not ahead), default=None)
+
+    def least(self, failed_on: Collection[str], avoided: Collection[str]) -> _Seat:
+        """The least loaded worker, of those that are least objectionable; `take` or `leave` it."""
+        passed: list[_Seat] = []
+        best: _Seat | None = None
+        best_rank = 4
+        while self._heap and best_rank > 0:
+            seat = heapq.heappop(self._heap)
+            name = seat.worker.worker
+            if self._now[name] is not seat:
+                continue
+            passed.append(seat)
+            rank = 2 * (name in avoided) + (name in failed_on)
+            if rank < best_rank:
+                best, best_rank = seat, rank
+        assert best is not None, "there is at least one worker"
+        for seat in passed:
+            if seat is not best:
+                heapq.heappush(self._heap, seat)
+        return best
+
+    def leave(self, seat: _Seat) -> None:
+        """The worker that `least` found gets nothing."""
+        heapq.heappush(self._heap, seat)
+
+    def take(self, seat: _Seat) -> None:
+        """The worker gets one more attempt."""
+        self.free -= seat.free
+        taken = self._now[seat.worker.worker] = seat.taken()
+        heapq.heappush(self._heap, taken)
+
+
 def assignments(state: State, facts: Facts) -> list[AttemptAssigned]:
     """The attempts that are to be started now."""
-    seats = _seats(state, facts)
+    seats = _Seats(state, facts)
     if not seats:
         return []
-    free = sum(max(0, seat.worker.slots - seat.load) for seat in seats)
+    first_attempt = max(state.next_attempt, facts.first_attempt)
     wanted = _wanted(state)
     out: list[AttemptAssigned] = []
     while wanted:
         depth, lane, order, split, job, epoch, more = wanted[0]
-        if depth > 0 and free <= 0:
+        if depth > 0 and seats.free <= 0:
             break
+        touched = epoch.splits.get(split)
+        failed_on = touched.failed_on if touched else ()
+        avoided = facts.avoided.get(job.job, ())
+        offer = (job.streams[epoch.stream].dataset, job.seed, epoch.epoch, split)
+        shunned = {*failed_on, *avoided} if failed_on or avoided else ()
+        seat = seats.offering(offer, shunned, ahead=depth > 0)
+        if seat is None:
+            seat = seats.least(failed_on, avoided)
+        if depth > 0 and avoided and not seat.free:
+            seats.leave(seat)
+            heapq.heappop(wanted)  # whoever is free is out of this client's reach
+            continue
         following = next(more, None)
         if following is None:
             heapq.heappop(wanted)
         else:
             heapq.heapreplace(wanted, (following[1], lane, order, following[0], job, epoch, more))
-        touched = epoch.splits.get(split)
-        seat = _choose(seats, touched.failed_on if touched else ())
-        free -= seat.free
-        heapq.heappush(seats, seat.taken())
+        seats.take(seat)
         out.append(
             AttemptAssigned(
-                attempt=state.next_attempt + len(out),
+                attempt=first_attempt + len(out),
                 job=job.job,
                 stream=epoch.stream,
                 epoch=epoch.epoch,
@@ -93,16 +187,6 @@ def assignments(state: State, facts: Facts) -> list[AttemptAssigned]:
             )
         )
     return out
-
-
-def _seats(state: State, facts: Facts) -> list[_Seat]:
-    seats = []
-    for order, worker in enumerate(state.workers.values()):
-        if not worker.standby:
-            load = len(worker.attempts) - len(facts.produced.get(worker.worker, ()))
-            seats.append(_Seat(load / worker.slots, order, load, worker))
-    heapq.heapify(seats)
-    return seats
 
 
 #: (depth, lane, order of the epoch, split, job, epoch, the lane's further candidates): lanes that
@@ -124,31 +208,25 @@ def _wanted(state: State) -> list[_Wanted]:
     return wanted
 
 
-def _choose(seats: list[_Seat], failed_on: tuple[str, ...]) -> _Seat:
-    """Takes the least loaded worker out of the heap; one that has not failed, if there is one."""
-    passed: list[_Seat] = []
-    seat = heapq.heappop(seats)
-    while seat.worker.worker in failed_on and seats:
-        passed.append(seat)
-        seat = heapq.heappop(seats)
-    if seat.worker.worker in failed_on and passed:
-        passed.append(seat)
-        seat = passed.pop(0)
-    for other in passed:
-        heapq.heappush(seats, other)
-    return seat
-
-
 def lost_workers(state: State, facts: Facts, now_s: float, timeout_s: float) -> list[Event]:
-    """The workers that have been silent for too long, and the standbys that replace them."""
+    """The workers that have been silent for too long, and the standbys that replace them.
+
+    One that was taken for dead and was not gets twice the time, and twice again: on an overloaded
+    machine a worker would else lose its work again and again before it is done.
+    """
     out: list[Event] = []
     lost: set[str] = set()
     for worker in state.workers.values():
         silent_s = now_s - facts.heard_s.get(worker.worker, now_s)
-        if silent_s >= timeout_s:
+        if silent_s >= timeout_s * patience(facts, worker.worker):
             lost.add(worker.worker)
             out.append(WorkerLost(worker.worker, f"no heartbeat for {silent_s:.1f} s"))
     return out + promotions(state, lost)
+
+
+def patience(facts: Facts, worker: str) -> int:
+    """How many timeouts a worker may be silent for."""
+    return 1 << min(facts.mistakes.get(worker, 0), _PATIENCE_BITS)
 
 
 def promotions(state: State, lost: Collection[str]) -> list[Event]:
@@ -165,6 +243,104 @@ def late_promotion(state: State) -> list[Event]:
     if not failed or any(not worker.standby for worker in state.workers.values()):
         return []
     return [WorkerPromoted(worker) for worker in list(state.workers)[:1]]
+
+
+def stuck_attempts(state: State, facts: Facts, now_s: float, timeout_s: float) -> list[Event]:
+    """The attempts that have made nothing for too long while their worker was heard of.
+
+    Not those that are produced or wait for the client: they have a good reason. A failed trial
+    each, so the split is attempted elsewhere, and after the last one the job fails by name.
+    """
+    failed = []
+    for number, since_s in _standing_still(state, facts, timeout_s):
+        attempt, progress = state.attempts[number], facts.progress[number]
+        worker = state.workers[attempt.worker]
+        detail = (
+            f"split {attempt.split} of epoch {attempt.epoch}, stream {attempt.stream}: worker"
+            f" {worker.worker} ({worker.address}) has made {progress.elements} elements and nothing"
+            f" more for {now_s - since_s:.1f} s, though its heartbeats come; --progress-timeout is"
+            f" {timeout_s:g} s"
+        )
+        failed.append((number, STUCK, detail))
+    return failures(state, failed)
+
+
+def slow_attempts(state: State, facts: Facts, patience_s: float) -> list[int]:
+    """The attempts of lanes' current splits, which a client waits for, that stand still."""
+    out = []
+    for number, _ in _standing_still(state, facts, patience_s):
+        attempt = state.attempts[number]
+        epoch = state.epoch(attempt.epoch_key)
+        assert epoch is not None, "an attempt is of an open epoch"
+        book = state.book(state.jobs[attempt.job], epoch)
+        if book.current(book.lane_of(attempt.split)) == attempt.split:
+            out.append(number)
+    return out
+
+
+def _standing_still(state: State, facts: Facts, timeout_s: float) -> list[tuple[int, float]]:
+    """(attempt, since when) of those that had made nothing for `timeout_s` when last heard of."""
+    out = []
+    for number, progress in facts.progress.items():
+        attempt = state.attempts.get(number)
+        if attempt is None or progress.waiting:
+            continue
+        if number in facts.produced.get(attempt.worker, ()):
+            continue
+        # A silent worker is judged by its silence, not by what it has not said.
+        if facts.heard_s.get(attempt.worker, progress.since_s) - progress.since_s >= timeout_s:
+            out.append((number, progress.since_s))
+    return out
+
+
+def failures(state: State, failed: Iterable[tuple[int, str, str]]) -> list[Event]:
+    """What follows from failed attempts: the job fails with the last trial that it allows.
+
+    Args:
+        state: the state.
+        failed: (attempt, code, detail) of running attempts, each once.
+    """
+    out: list[Event] = []
+    dead_jobs: set[str] = set()
+    for number, code, detail in failed:
+        attempt = state.attempts[number]
+        if attempt.job in dead_jobs:
+            continue
+        out.append(AttemptFailed(number, code, detail))
+        if attempt.trial >= state.jobs[attempt.job].attempts_max:
+            dead_jobs.add(attempt.job)
+            trials = "1 attempt" if attempt.trial == 1 else f"{attempt.trial} attempts"
+            worker = state.workers[attempt.worker]
+            out.append(
+                JobFailed(
+                    attempt.job,
+                    f"split {attempt.split} of epoch {attempt.epoch}, stream {attempt.stream},"
+                    f" could not be produced in {trials}; the last one, on worker {worker.worker}"
+                    f" ({worker.address}): {code}: {detail}",
+                )
+            )
+    return out
+
+
+def detours(state: State, facts: Facts, standing: Mapping[int, str]) -> list[AttemptDropped]:
+    """Attempts that are better made elsewhere, because their client cannot get at the worker.
+
+    Args:
+        state: the state.
+        facts: of the moment.
+        standing: why, by attempt, for those that a client has not reached for long although the
+            worker is alive.
+    """
+    out: list[AttemptDropped] = []
+    live = {worker.worker for worker in state.workers.values() if not worker.standby}
+    for number, why in standing.items():
+        attempt = state.attempts.get(number)
+        if attempt is None:
+            continue
+        if live - {attempt.worker} - set(facts.avoided.get(attempt.job, ())):
+            reason = f"its client cannot reach worker {attempt.worker}, which is alive: {why}"
+            out.append(AttemptDropped(number, reason))
+    return out
 
 
 def lost_clients(state: State, facts: Facts, now_s: float, timeout_s: float) -> list[Event]:

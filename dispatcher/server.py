@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -19,22 +18,26 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
-from ..errors import AddressInUseError, JournalError, UsageError
-from ..journal import Log
+from ..errors import AddressInUseError, JournalError
+from ..failpoints import failpoint
+from ..journal import Log, hold
 from ..proto import control_pb2, control_pb2_grpc
 from ..timing import Timing
+from .announce import announce
 from .commit import Committer
 from .datasets import DirectoryBlobs, MemoryBlobs
 from .engine import Engine
 from .recover import replay
 from .service import ControlService
 from .snapshot import to_snapshot
+from .standby import stand_by
 from .state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from ..journal import Lease
     from .commit import JournalLog
     from .datasets import BlobStore
 
@@ -56,6 +59,7 @@ class DispatcherOptions:
         port: port to listen on; 0 takes any free one.
         journal: directory of the journal; None keeps everything in memory only.
         timing: intervals and deadlines.
+        standby: wait for the journal if another dispatcher has it, and take over.
         announce: where to write one JSON line when serving: a file, or `-` for standard output.
         stop_on_stdin_eof: stop when standard input ends.
         snapshot_records: journal records after which a snapshot is taken.
@@ -64,6 +68,7 @@ class DispatcherOptions:
     host: str = "127.0.0.1"
     port: int = 5050
     journal: Path | None = None
+    standby: bool = False
     timing: Timing = field(default_factory=Timing)
     announce: str | None = None
     stop_on_stdin_eof: bool = False
@@ -76,17 +81,24 @@ class Dispatcher:
     Args:
         options: how it runs.
         log: used instead of opening `options.journal`; for tests.
+        lease: of `options.journal`, if the caller has it; it is given up at the end.
 
     Attributes:
         address: `host:port` that it serves on, once started.
         engine: what decides, once started.
     """
 
-    def __init__(self, options: DispatcherOptions, log: JournalLog | None = None) -> None:
+    def __init__(
+        self,
+        options: DispatcherOptions,
+        log: JournalLog | None = None,
+        lease: Lease | None = None,
+    ) -> None:
         self.options = options
         self.address = ""
         self.engine: Engine
         self._log = log
+        self._lease = lease
         self._server: grpc.aio.Server | None = None
         self._health = HealthServicer()
 
@@ -111,8 +123,10 @@ class Dispatcher:
             self._log, self.journal_failed, lambda: to_snapshot(state), options.snapshot_records
         )
         self.engine = Engine(state, committer, options.timing)
+        failpoint("dispatcher.term.before_start")
         self.engine.start()
         await self.engine.durable()
+        failpoint("dispatcher.term.after_start")
         service = ControlService(self.engine, blobs)
         add_service: Callable[..., None] = control_pb2_grpc.add_ControlServicer_to_server
         add_service(service, server)
@@ -153,7 +167,10 @@ class Dispatcher:
             if self._log is None:
                 logger.warning("there is no journal: what is known ends with this process")
             return State(), MemoryBlobs()
-        log, recovered = Log.open(directory)
+        # Renewed from now on: to replay a long journal may take longer than a lease.
+        lease = self._lease or hold(directory)
+        lease.keep(self.options.timing.lease_s, lambda error: self.journal_failed(error))
+        log, recovered = Log.open(directory, lease=lease)
         try:
             state = replay(recovered.snapshot, recovered.records)
             blobs = DirectoryBlobs(directory / "datasets")
@@ -174,6 +191,7 @@ async def serve(options: DispatcherOptions) -> None:
     Raises:
         AddressInUseError: the address is taken.
         JournalError: the journal is locked, damaged, or cannot be read.
+        UsageError: a standby without a journal or a port.
     """
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -181,10 +199,15 @@ async def serve(options: DispatcherOptions) -> None:
         loop.add_signal_handler(number, stopping.set)
     if options.stop_on_stdin_eof:
         _watch_stdin(loop, stopping)
-    dispatcher = Dispatcher(options)
+    lease: Lease | None = None
+    if options.standby:
+        lease = await stand_by(options, stopping)
+        if lease is None:
+            return
+    dispatcher = Dispatcher(options, lease=lease)
     await dispatcher.start()
     if options.announce:
-        _announce(options.announce, dispatcher.address)
+        announce(options.announce, dispatcher.address)
     await stopping.wait()
     await dispatcher.stop()
 
@@ -214,22 +237,6 @@ def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
             f" machine ({error}). Choose another --host or --port; --port 0 takes any free one"
         ) from error
     return bound
-
-
-def _announce(target: str, address: str) -> None:
-    """Tells a supervisor, whole or not at all."""
-    line = json.dumps({"address": address, "pid": os.getpid()}) + "\n"
-    if target == "-":
-        sys.stdout.write(line)
-        sys.stdout.flush()
-        return
-    beside = f"{target}.{os.getpid()}.tmp"
-    try:
-        with open(beside, "w", encoding="utf-8") as file:
-            file.write(line)
-        os.replace(beside, target)
-    except OSError as error:
-        raise UsageError(f"cannot announce in {target}: {error.strerror}") from error
 
 
 def _watch_stdin(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:

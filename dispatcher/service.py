@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 
 from ..errors import NotFoundError, PenstockError, UsageError
+from ..failpoints import failpoint
 from ..proto import control_pb2, control_pb2_grpc
 from . import admission, progress
 from .datasets import GRAPH_BYTES_MAX
@@ -119,6 +120,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             await refuse(context, error)
         await self.engine.durable()
         for at in range(0, max(1, len(graph)), _PART_BYTES):
+            failpoint("dispatcher.get_dataset.before_send")
             yield control_pb2.GetDatasetReply(part=graph[at : at + _PART_BYTES])
 
     @_answering
@@ -155,10 +157,13 @@ class ControlService(control_pb2_grpc.ControlServicer):
     ) -> control_pb2.OpenJobReply:
         """Creates or joins a job."""
         engine = self.engine
+        failpoint("dispatcher.open_job.before_commit")
         engine.commit(admission.open_job(engine.state, request, secrets.randbits(63)))
         job = admission.find_job(engine.state, request)
         assert job is not None, "it was just opened"
         engine.hear(job.job)
+        await engine.durable()
+        failpoint("dispatcher.open_job.before_reply")
         return control_pb2.OpenJobReply(
             term=engine.state.term,
             job=job.job,
@@ -174,12 +179,13 @@ class ControlService(control_pb2_grpc.ControlServicer):
     ) -> control_pb2.SyncClientReply:
         """Takes what a client has; answers with what it should know, once there is news."""
         engine = self.engine
-        admission.check_term(engine.state, request.term)
-        job = admission.owned_job(engine.state, request.job, request.client)
+        admission.check_term(engine.state, request.term, engine.first_term)
+        job = admission.owned_job(engine.state, request.job, request.client, engine.endings)
         if self._is_overtaken(job, request):
             await supersede(context)
         engine.hear(job.job)
-        engine.commit(progress.client_events(engine.state, job, request))
+        failpoint("dispatcher.sync_client.before_commit")
+        engine.commit(progress.client_events(engine.state, job, request, engine.reports.vain))
         engine.report_unreachable(
             job.job,
             {
@@ -193,9 +199,12 @@ class ControlService(control_pb2_grpc.ControlServicer):
             hold_s = min(request.hold_ms / 1000, _HOLD * engine.timing.client_timeout_s)
             await engine.news.hold(job.job, request.seen_version, hold_s)
             await engine.settled()
-        job = admission.owned_job(engine.state, request.job, request.client)
+        job = admission.owned_job(engine.state, request.job, request.client, engine.endings)
         version = engine.news.version(job.job)
-        return client_view(engine.state, job, version, engine.notices.of(job.job))
+        reply = client_view(engine.state, job, version, engine.notices.of(job.job))
+        await engine.durable()
+        failpoint("dispatcher.sync_client.before_reply")
+        return reply
 
     def _is_overtaken(self, job: Job, request: control_pb2.SyncClientRequest) -> bool:
         """Whether a later request of this client was seen already: this one was under way."""
@@ -218,7 +227,10 @@ class ControlService(control_pb2_grpc.ControlServicer):
         if job is not None and job.client == request.client and job.attached:
             reason = "its client closed it"
             left = ClientLeft(job.job, reason) if job.name else JobClosed(job.job, reason)
+            failpoint("dispatcher.close_client.before_commit")
             engine.commit([left])
+            await engine.durable()
+            failpoint("dispatcher.close_client.before_reply")
         return control_pb2.CloseClientReply(term=engine.state.term)
 
     # Workers.
@@ -229,11 +241,23 @@ class ControlService(control_pb2_grpc.ControlServicer):
     ) -> control_pb2.RegisterWorkerReply:
         """Introduces a worker."""
         engine = self.engine
+        failpoint("dispatcher.register_worker.before_commit")
         engine.commit(admission.register_worker(engine.state, request))
         worker = admission.worker_of(engine.state, request.incarnation)
         assert worker is not None, "it was just registered"
         engine.hear(worker.worker)
+        # In the same step: the scheduler, which runs next, deals by the offers.
+        wanted = engine.offer(
+            worker.worker,
+            [
+                (point.dataset, point.seed, point.epoch, point.split)
+                for point in request.checkpoints
+            ],
+        )
+        await engine.durable()
+        failpoint("dispatcher.register_worker.before_reply")
         return control_pb2.RegisterWorkerReply(
+            wanted=wanted,
             term=engine.state.term,
             worker=worker.worker,
             heartbeat_ms=max(1, int(1000 * self._heartbeat_s())),
@@ -254,13 +278,9 @@ class ControlService(control_pb2_grpc.ControlServicer):
             return control_pb2.SyncWorkerReply(term=engine.state.term)
         engine.hear(name)
         failed = [held for held in request.held if held.state == control_pb2.HeldAttempt.FAILED]
+        failpoint("dispatcher.sync_worker.before_commit")
         engine.commit(progress.worker_events(engine.state, name, failed))
-        produced = control_pb2.HeldAttempt.PRODUCED
-        engine.report(
-            name,
-            (held.attempt for held in request.held if held.state == produced),
-            {held.attempt: held.elements for held in request.held},
-        )
+        engine.report(name, request.held)
         await engine.settled()
         if request.term == engine.state.term:
             hold_s = min(request.hold_ms / 1000, _HOLD * engine.timing.worker_timeout_s)
@@ -269,7 +289,10 @@ class ControlService(control_pb2_grpc.ControlServicer):
         if not self._is_registered(request):
             return control_pb2.SyncWorkerReply(term=engine.state.term)
         worker = engine.state.workers[name]
-        return worker_view(engine.state, worker, engine.news.version(name))
+        reply = worker_view(engine.state, worker, engine.news.version(name))
+        await engine.durable()
+        failpoint("dispatcher.sync_worker.before_reply")
+        return reply
 
     def _is_registered(self, request: control_pb2.SyncWorkerRequest) -> bool:
         worker = self.engine.state.workers.get(request.worker)

@@ -20,7 +20,9 @@ from .validate import validate
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-VERSION = 1
+VERSION = 2
+#: The versions that are read; 1 did not know who was replaced, worker or client.
+_KNOWN = (1, 2)
 
 
 def digest(state: State) -> str:
@@ -53,7 +55,7 @@ def from_snapshot(data: bytes) -> State:
     try:
         content = msgpack.unpackb(data)
         version = content["version"]
-        if version != VERSION:
+        if version not in _KNOWN:
             raise JournalCorruptError(
                 f"the snapshot is of version {version!r}; this penstock knows {VERSION}"
             )
@@ -99,6 +101,9 @@ def _job_row(job: Job) -> list[Any]:
 def _job(row: list[Any]) -> Job:
     streams, epochs = row.pop(-2), row.pop(-1)
     names = [name for name in Job.__dataclass_fields__ if name not in ("streams", "epochs")]
+    if len(row) < len(names):
+        row.append([])  # version 1
+    row[-1] = tuple(row[-1])
     made = [Stream(dataset, at, over, tuple(last)) for dataset, at, over, last in streams]
     job = Job(**dict(zip(names, row, strict=True)), streams=made)
     for (job_id, stream, number), splits, delivered, count, total in epochs:

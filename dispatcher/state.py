@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 #: How many lost workers are remembered.
 LOST_MAX = 32
+#: How many replaced clients of a job are remembered.
+FORMER_MAX = 8
 _MASK = (1 << 64) - 1
 
 
@@ -136,6 +138,8 @@ class State:
             case ev.ClientJoined(job_id, client):
                 job = self._job(job_id)
                 touched = self._close_epochs(job)
+                if job.client and job.client != client:
+                    job.former = (*job.former, job.client)[-FORMER_MAX:]
                 job.client, job.attached, job.failure = client, True, ""
             case ev.ClientLeft(job_id):
                 job = self._job(job_id)
@@ -229,6 +233,9 @@ class State:
             _require(event.slots >= 1, f"worker {event.worker} has no slots")
             self.next_worker = max(self.next_worker, number + 1)
             self.lost.pop(event.worker, None)
+            for lost in self.lost.values():
+                if lost.address == event.address:
+                    self.lost[lost.worker] = dataclasses.replace(lost, replaced=True)
             self.workers[event.worker] = Worker(*_values(event))
             return {event.worker}
         worker = self.workers.get(event.worker)
@@ -237,6 +244,9 @@ class State:
         if isinstance(event, ev.WorkerPromoted):
             _require(worker.standby, f"worker {event.worker} is no standby")
             worker.standby = False
+            vacant = [lost for lost in self.lost.values() if not lost.standby and not lost.replaced]
+            for lost in vacant[:1]:
+                self.lost[lost.worker] = dataclasses.replace(lost, replaced=True)
             return set()
         touched = {event.worker}
         for number in list(worker.attempts):

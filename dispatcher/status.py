@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from .reports import Progress, Totals
+
 if TYPE_CHECKING:
     from .engine import Engine
     from .records import Epoch, Job
@@ -23,6 +25,8 @@ def picture(engine: Engine) -> dict[str, Any]:
         "uptime_s": round(now_s - engine.started_s, 3),
         "workers": _workers(engine, now_s) + _lost(engine, now_s),
         "jobs": jobs,
+        "recomputed_elements": engine.reports.total.recomputed_elements,
+        "restored_attempts": engine.reports.total.restored_attempts,
         "waiting": _waiting(engine, now_s),
         "journal": {
             "records": committer.records,
@@ -41,7 +45,8 @@ def _workers(engine: Engine, now_s: float) -> list[dict[str, Any]]:
             "address": worker.address,
             "state": "standby" if worker.standby else "live",
             "attempts": len(worker.attempts),
-            "produced": len(engine.produced.get(worker.worker, ())),
+            "produced": len(engine.reports.produced.get(worker.worker, ())),
+            "offers": len(engine.offers.by_worker.get(worker.worker, ())),
             "slots": worker.slots,
             "last_heartbeat_s": round(now_s - heard_s.get(worker.worker, now_s), 3),
             "pid": worker.pid,
@@ -61,6 +66,8 @@ def _lost(engine: Engine, now_s: float) -> list[dict[str, Any]]:
                 "address": lost.address,
                 "state": "lost",
                 "attempts": 0,
+                "standby": lost.standby,
+                "replaced": lost.replaced,
                 "reason": lost.reason,
                 "lost_s": None if at_s is None else round(now_s - at_s, 3),
             }
@@ -70,6 +77,7 @@ def _lost(engine: Engine, now_s: float) -> list[dict[str, Any]]:
 
 def _job(engine: Engine, job: Job) -> dict[str, Any]:
     state = "failed" if job.failure else "open" if job.attached else "idle"
+    totals = engine.reports.totals.get(job.job, Totals())
     return {
         "id": job.job,
         "name": job.name,
@@ -80,6 +88,9 @@ def _job(engine: Engine, job: Job) -> dict[str, Any]:
         "client": job.client if job.attached else None,
         "streams": [_stream(engine, job, number) for number in range(len(job.streams))],
         "epochs_finished": sum(stream.epochs_finished for stream in job.streams),
+        "recomputed_elements": totals.recomputed_elements,
+        "restored_attempts": totals.restored_attempts,
+        "avoided_workers": sorted(engine.reachability.avoided.get(job.job, ())),
         "failure": job.failure or None,
     }
 
@@ -98,7 +109,7 @@ def _stream(engine: Engine, job: Job, number: int) -> dict[str, Any]:
         "delivered_splits": len(newest.delivered) if newest else 0,
         "delivered_elements": newest.count if newest else 0,
         "lanes_waiting": _lanes_waiting(engine, job, newest) if newest else [],
-        "attempts": _attempts(engine, epochs),
+        "attempts": _attempts(engine, epochs, time.monotonic()),
         "epochs_finished": job.streams[number].epochs_finished,
         "last_digest": f"{count}:{total:016x}:{chain:016x}",
     }
@@ -116,11 +127,15 @@ def _lanes_waiting(engine: Engine, job: Job, epoch: Epoch) -> list[int]:
     return waiting
 
 
-def _attempts(engine: Engine, epochs: list[Epoch]) -> list[dict[str, Any]]:
+def _attempts(engine: Engine, epochs: list[Epoch], now_s: float) -> list[dict[str, Any]]:
     out = []
     for epoch in epochs:
         for number in epoch.running():
             attempt = engine.state.attempts[epoch.splits[number].attempt]
+            produced = attempt.attempt in engine.reports.produced.get(attempt.worker, ())
+            # One that was assigned in this very moment is not in the reports yet.
+            progress = engine.reports.progress.get(attempt.attempt) or Progress(attempt, now_s)
+            idle = produced or progress.waiting
             out.append(
                 {
                     "attempt": attempt.attempt,
@@ -128,8 +143,12 @@ def _attempts(engine: Engine, epochs: list[Epoch]) -> list[dict[str, Any]]:
                     "split": attempt.split,
                     "worker": attempt.worker,
                     "trial": attempt.trial,
-                    "elements": engine.elements.get(attempt.attempt, 0),
-                    "produced": attempt.attempt in engine.produced.get(attempt.worker, ()),
+                    "elements": progress.elements,
+                    "produced": produced,
+                    "restored": progress.restored,
+                    "recomputed": progress.recomputed,
+                    "waiting": progress.waiting,
+                    "stalled_s": 0.0 if idle else round(now_s - progress.since_s, 3),
                 }
             )
     return out[:_ATTEMPTS_MAX]
@@ -153,13 +172,14 @@ def _waiting(engine: Engine, now_s: float) -> list[str]:
                 f"the client of job {job.label} has been silent for {silent_s:.1f} s; what it has"
                 f" open is given up after {engine.timing.client_timeout_s:g} s"
             )
-        for number, why in engine.unreachable.get(job.job, {}).items():
+        for number, report in engine.reachability.reports.get(job.job, {}).items():
             attempt = engine.state.attempts.get(number)
             if attempt is not None:
                 out.append(
                     f"the client of job {job.label} cannot reach worker {attempt.worker} for split"
-                    f" {attempt.split}: {why}"
+                    f" {attempt.split}, for {now_s - report.since_s:.1f} s: {report.why}"
                 )
+    out += engine.slow_texts(now_s)
     if engine.committer.pending:
         out.append(f"{engine.committer.pending} journal records are being written to the disk")
     return out

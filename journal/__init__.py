@@ -11,16 +11,19 @@ locks the directory, reads the newest valid snapshot and the records after it, c
 (and says so), and refuses damage anywhere else. After a failed write or fsync the log only raises.
 
 `format` has the bytes, `scan` tells a torn tail from damage, `recovery` checks the files against
-each other, `log` writes, `survey` looks without touching, `disk` is all the I/O.
+each other, `lease` says who may write and why a writer that was replaced does no harm, `standby`
+waits for that, `log` writes, `survey` looks without touching, `disk` is all the I/O.
 """
 
 from __future__ import annotations
 
 from .disk import Disk, File, RealDisk
 from .format import PAYLOAD_BYTES_MAX
+from .lease import Lease
 from .log import SEGMENT_BYTES, Log
 from .recovery import Records, Recovered
 from .scan import DamageError
+from .standby import Standby, hold
 from .survey import Entry, Survey, dump, verify
 
 __all__ = [
@@ -30,11 +33,14 @@ __all__ = [
     "Disk",
     "Entry",
     "File",
+    "Lease",
     "Log",
     "RealDisk",
     "Records",
     "Recovered",
+    "Standby",
     "Survey",
     "dump",
+    "hold",
     "verify",
 ]

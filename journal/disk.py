@@ -4,6 +4,8 @@ The protocol has just what an append-only log needs. There is no truncate and no
 that must lose its torn tail is written anew and renamed into place. Whatever implements it promises
 what POSIX does and no more: appended bytes are durable after `File.fsync`, created, renamed and
 removed names after `Disk.fsync_dir`. `penstock.testing.disk.SimDisk` forgets everything else.
+A lock goes with the process that holds it, however that ends, and who holds one can see whether
+its file still has its name: that is all that the lease (`lease`) is made of.
 
 All methods raise OSError when the operating system refuses.
 """
@@ -13,15 +15,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import socket
 from typing import TYPE_CHECKING, Protocol
-
-from ..errors import JournalLockedError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-LOCK_NAME = "LOCK"
 #: The lock file says who holds it; more than this is not ours and not worth reading.
 _HOLDER_BYTES_MAX = 256
 
@@ -42,14 +40,36 @@ class File(Closer, Protocol):
         """Makes everything appended so far durable. Never call it again after it has failed."""
 
 
+class Lock(Closer, Protocol):
+    """An exclusive lock on a file, held until it is closed or the process ends."""
+
+    def held(self) -> bool:
+        """Whether the file still has the name that it was locked by."""
+
+    def touch(self) -> None:
+        """Sets the file's time of change to now."""
+
+    def describe(self, holder: str) -> None:
+        """Writes into the file who holds it, for people."""
+
+
 class Disk(Protocol):
     """The file operations that the journal uses."""
 
     def make_directory(self, directory: Path) -> None:
         """Creates `directory` and its parents where they are missing, durably."""
 
-    def lock(self, directory: Path) -> Closer:
-        """Takes the one writer's lock of `directory`; JournalLockedError if it is held."""
+    def lock(self, path: Path, *, new: bool = False) -> Lock:
+        """Locks a file, which is made if it is missing, and must be missing if it is to be `new`.
+
+        BlockingIOError if another holds it, FileExistsError if there is one.
+        """
+
+    def holder(self, path: Path) -> str:
+        """What the holder of a lock file wrote into it."""
+
+    def stamp(self, path: Path) -> int:
+        """The time of change of a file, in units of its own."""
 
     def names(self, directory: Path) -> list[str]:
         """The names of the files in `directory`, in no particular order."""
@@ -83,8 +103,20 @@ class RealDisk:
         directory.mkdir(exist_ok=True)
         self.fsync_dir(directory.parent)
 
-    def lock(self, directory: Path) -> Closer:
-        return _Lock(directory)
+    def lock(self, path: Path, *, new: bool = False) -> Lock:
+        flags = os.O_RDWR | os.O_CREAT | (os.O_EXCL if new else 0)
+        return _RealLock(path, flags, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def wait_for_lock(self, path: Path) -> None:
+        """Waits until nobody holds the lock on an existing file; takes it only for a moment."""
+        _RealLock(path, os.O_RDWR, fcntl.LOCK_EX).close()
+
+    def holder(self, path: Path) -> str:
+        with path.open("rb") as file:
+            return file.read(_HOLDER_BYTES_MAX).decode("utf-8", "replace").strip()
+
+    def stamp(self, path: Path) -> int:
+        return path.stat().st_mtime_ns
 
     def names(self, directory: Path) -> list[str]:
         with os.scandir(directory) as entries:
@@ -132,27 +164,32 @@ class _RealFile:
             os.close(fd)
 
 
-class _Lock:
-    """An flock on a file that is never deleted: it goes with the process, however that ends."""
-
-    def __init__(self, directory: Path) -> None:
-        self._fd = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+class _RealLock:
+    def __init__(self, path: Path, flags: int, how: int) -> None:
+        self._path = path
+        self._fd = os.open(path, flags, 0o644)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(self._fd, _HOLDER_BYTES_MAX, 0).decode("utf-8", "replace").strip()
-            self.close()
-            raise JournalLockedError(
-                f"journal {directory} is in use by process {holder or 'unknown'}; stop that "
-                f"process, or give this one a directory of its own"
-            ) from None
+            fcntl.flock(self._fd, how)
+            self._file = os.fstat(self._fd)
         except BaseException:
             self.close()
             raise
-        # Only for the message above: a full disk must not keep a journal from being opened.
+
+    def held(self) -> bool:
+        # The open descriptor keeps the inode's number from being given to another file.
+        try:
+            return os.path.samestat(os.stat(self._path), self._file)
+        except FileNotFoundError:
+            return False
+
+    def touch(self) -> None:
+        os.utime(self._fd)
+
+    def describe(self, holder: str) -> None:
+        # Only for a message: a full disk must not keep a journal from being opened.
         with contextlib.suppress(OSError):
             os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            os.pwrite(self._fd, f"{holder}\n".encode(), 0)
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1

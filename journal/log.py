@@ -3,6 +3,7 @@
 A write or fsync that failed is never tried again. The next fsync would succeed, without the data
 that the first could not write; so the log fails for good, and the process has to start again from
 what is on the disk. `writer` does the writing, and has the rules for what may be written when.
+A log whose lease (`lease`) was taken by another process fails in the same way.
 
 Locks, always taken in this order: `_snapshotting` (one snapshot at a time), `_committing` (one
 thread appends to segments), `_mutex` (the buffer and the counters, never held during I/O).
@@ -17,9 +18,11 @@ import threading
 from typing import TYPE_CHECKING
 
 from ..errors import JournalError
-from .disk import Closer, Disk, RealDisk
+from .disk import Disk, RealDisk
 from .format import PAYLOAD_BYTES_MAX, Snapshot, encode_record, encode_snapshot
+from .lease import Lease, acquire
 from .recovery import (
+    Inventory,
     Recovered,
     choose_start,
     explained,
@@ -36,10 +39,15 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from .recovery import Start
+    from .scan import Scanned
+
 #: A segment is closed when the next commit would make it longer than this.
 SEGMENT_BYTES = 64 << 20
 #: With this much not yet synced, `append` waits for the disk instead of taking more memory.
 _BUFFER_BYTES_MAX = 64 << 20
+#: How often to read what a replaced holder changes under our eyes, before it notices.
+_TRIES_MAX = 10
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +59,9 @@ class Log:
     process should end, and start again from what is on the disk.
     """
 
-    def __init__(
-        self, directory: Path, lock: Closer, writer: Writer, recovered: Recovered, read_bytes: int
-    ) -> None:
-        self._directory = directory
-        self._lock = lock
+    def __init__(self, lease: Lease, writer: Writer, recovered: Recovered, read_bytes: int) -> None:
+        self._directory = lease.directory
+        self._lease = lease
         self._writer = writer
         self._snapshotting = threading.Lock()
         self._committing = threading.Lock()
@@ -72,7 +78,12 @@ class Log:
 
     @classmethod
     def open(
-        cls, directory: Path, *, disk: Disk | None = None, segment_bytes: int = SEGMENT_BYTES
+        cls,
+        directory: Path,
+        *,
+        disk: Disk | None = None,
+        segment_bytes: int = SEGMENT_BYTES,
+        lease: Lease | None = None,
     ) -> tuple[Log, Recovered]:
         """Locks a journal's directory, recovers what is in it, and makes it ready for appending.
 
@@ -80,6 +91,8 @@ class Log:
             directory: where the journal is, or will be; created if it is missing.
             disk: what does the I/O; the file system of this machine by default.
             segment_bytes: size at which a new segment is begun.
+            lease: of this directory, if the caller has it; it is closed with the log, and at once
+                if this fails.
 
         Returns:
             The log, and what was found. All that was found is durable.
@@ -92,26 +105,24 @@ class Log:
         disk = disk or RealDisk()
         try:
             disk.make_directory(directory)
-            lock = disk.lock(directory)
+            lease = lease or acquire(disk, directory)
         except OSError as error:
             raise explained(directory, "opening it", error) from error
         writer: Writer | None = None
         try:
-            inventory = take_inventory(disk.names(directory))
-            start = choose_start(disk, directory, inventory)
-            segments = list(read_segments(disk, directory, start))
+            start, segments, inventory = _read(disk, lease)
             log_id = segments[0].log_id if segments else secrets.randbits(64)
-            writer = Writer(disk, directory, log_id, segment_bytes)
+            writer = Writer(disk, lease, log_id, segment_bytes)
             writer.resume(segments, inventory, start.seq)
         except BaseException as error:
             if writer:
                 writer.close()
-            lock.close()
+            lease.close()
             if isinstance(error, OSError):
                 raise explained(directory, "recovering it", error) from error
             raise
         recovered = put_together(start, segments, inventory)
-        log = cls(directory, lock, writer, recovered, sum(part.records_end for part in segments))
+        log = cls(lease, writer, recovered, sum(part.records_end for part in segments))
         _report(directory, recovered)
         return log, recovered
 
@@ -188,6 +199,17 @@ class Log:
                 self._writer.commit(b"".join(batch), last_seq)
             return self._writer.durable_seq
 
+    def check(self) -> None:
+        """Returns if nobody has taken the journal over: what was made durable before still counts.
+
+        Cheap enough for every answer that leaves: one stat.
+
+        Raises:
+            JournalError: another process has, or the log has failed before, or is closed.
+        """
+        with self._failing_for_good("looking whose it is"):
+            self._lease.check()
+
     def snapshot(self, payload: bytes, seq: int | None = None) -> None:
         """Stores a snapshot, durably, and then deletes the segments and snapshots it replaces.
 
@@ -236,7 +258,7 @@ class Log:
             with self._snapshotting, self._committing, self._mutex:
                 self._closed = True
                 self._writer.close()
-                self._lock.close()
+                self._lease.close()
 
     def __enter__(self) -> Self:
         return self
@@ -274,6 +296,37 @@ class Log:
             failure = explained(self._directory, what, error)
             logger.critical("%s", failure)
             raise failure from error
+
+
+def _read(disk: Disk, lease: Lease) -> tuple[Start, list[Scanned], Inventory]:
+    """Reads a whole journal.
+
+    A holder that was replaced may still be at work until it notices. What it does between two of
+    our reads looks like damage, but not twice the same.
+    """
+    before = ""
+    tries = 0
+    while True:
+        found = _read_once(disk, lease)
+        if not isinstance(found, Exception):
+            return found
+        tries += 1
+        lease.check()  # else we are the one who was replaced, and what we see is another's work
+        if not lease.generation or str(found) == before or tries == _TRIES_MAX:
+            raise found
+        before = str(found)
+
+
+def _read_once(
+    disk: Disk, lease: Lease
+) -> tuple[Start, list[Scanned], Inventory] | JournalError | OSError:
+    directory = lease.directory
+    try:
+        inventory = take_inventory(disk.names(directory))
+        start = choose_start(disk, directory, inventory)
+        return start, list(read_segments(disk, directory, start)), inventory
+    except (JournalError, OSError) as error:
+        return error
 
 
 def _report(directory: Path, recovered: Recovered) -> None:

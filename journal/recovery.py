@@ -6,18 +6,25 @@ not. A crash while a segment is being sealed leaves one exception: the last but 
 seal if the last has no records. Older segments and snapshots may be there or not, because a crash
 may keep any part of a deletion. Whether the newest snapshot can be read, the records must reach at
 least to its number.
+
+The files of a holder carry its generation (`lease`) in their names. Who takes a journal from a
+holder that may wake up again writes the last segment anew under its own generation, and goes on in
+there. So what begins at or after a segment of a higher generation is *superseded*: it was replaced,
+or a holder wrote it that had been replaced. The generations of what counts never fall from one
+segment to the next. Where they rise, the earlier segment counts up to the later one's first number,
+and needs no seal: whatever else is in it was acknowledged to nobody.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, overload
 
 from ..errors import JournalError
-from .disk import LOCK_NAME
 from .format import Snapshot, decode_snapshot
+from .lease import lock_generation
 from .scan import DamageError, Scanned, scan
 
 if TYPE_CHECKING:
@@ -27,20 +34,36 @@ if TYPE_CHECKING:
     from .disk import Disk
 
 TEMPORARY_SUFFIX = ".tmp"
-_SEGMENT_NAME = re.compile(r"records-([0-9]{20})\.log")
-_SNAPSHOT_NAME = re.compile(r"snapshot-([0-9]{20})\.snap")
-_TEMPORARY_NAME = re.compile(rf"({_SEGMENT_NAME.pattern}|{_SNAPSHOT_NAME.pattern})\.tmp")
+_SEGMENT_NAME = re.compile(r"records-([0-9]{20})(?:-([1-9][0-9]{0,17}))?\.log")
+_SNAPSHOT_NAME = re.compile(r"snapshot-([0-9]{20})(?:-([1-9][0-9]{0,17}))?\.snap")
 _PUT_BACK = "Nothing was changed. Put the missing file back, or a whole copy of the directory"
 
 
-def segment_path(directory: Path, first_seq: int) -> Path:
+@dataclass(frozen=True, slots=True, order=True)
+class Part:
+    """A segment or a snapshot, as its name tells.
+
+    Attributes:
+        seq: the first sequence number of a segment, the last one that a snapshot covers.
+        generation: of the holder that wrote it.
+    """
+
+    seq: int
+    generation: int = 0
+
+
+def segment_path(directory: Path, first_seq: int, generation: int = 0) -> Path:
     """The segment whose first record is, or will be, number `first_seq`."""
-    return directory / f"records-{first_seq:020d}.log"
+    return directory / f"records-{first_seq:020d}{_suffix(generation)}.log"
 
 
-def snapshot_path(directory: Path, seq: int) -> Path:
+def snapshot_path(directory: Path, seq: int, generation: int = 0) -> Path:
     """The snapshot that stands for the records up to number `seq`."""
-    return directory / f"snapshot-{seq:020d}.snap"
+    return directory / f"snapshot-{seq:020d}{_suffix(generation)}.snap"
+
+
+def _suffix(generation: int) -> str:
+    return f"-{generation}" if generation else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,28 +71,46 @@ class Inventory:
     """The names in a journal's directory, sorted by what they are.
 
     Attributes:
-        segments: the first sequence numbers of the segments, ascending.
-        snapshots: the sequence numbers of the snapshots, ascending.
-        temporary: files that were being written when the writer died.
+        segments: those that count, ascending.
+        snapshots: ascending.
+        superseded: segments that do not count, because one of a higher generation does.
+        temporary: name and generation of files that are being written, or were when a writer died.
         unknown: files that are none of the journal's business.
     """
 
-    segments: tuple[int, ...]
-    snapshots: tuple[int, ...]
-    temporary: tuple[str, ...]
+    segments: tuple[Part, ...]
+    snapshots: tuple[Part, ...]
+    superseded: tuple[Part, ...]
+    temporary: tuple[tuple[str, int], ...]
     unknown: tuple[str, ...]
 
 
 def take_inventory(names: Sequence[str]) -> Inventory:
     """Sorts file names by what they say they are; looks at no file."""
-    segments = [int(m[1]) for m in map(_SEGMENT_NAME.fullmatch, names) if m]
-    snapshots = [int(m[1]) for m in map(_SNAPSHOT_NAME.fullmatch, names) if m]
-    temporary = [name for name in names if _TEMPORARY_NAME.fullmatch(name)]
-    patterns = (_SEGMENT_NAME, _SNAPSHOT_NAME, _TEMPORARY_NAME)
-    unknown = [n for n in names if n != LOCK_NAME and not any(p.fullmatch(n) for p in patterns)]
+    segments: list[Part] = []
+    snapshots: list[Part] = []
+    temporary: list[tuple[str, int]] = []
+    unknown: list[str] = []
+    for name in names:
+        final = name.removesuffix(TEMPORARY_SUFFIX)
+        segment, snapshot = _SEGMENT_NAME.fullmatch(final), _SNAPSHOT_NAME.fullmatch(final)
+        match = segment or snapshot
+        if match and final != name:
+            temporary.append((name, int(match[2] or 0)))
+        elif match:
+            (segments if segment else snapshots).append(Part(int(match[1]), int(match[2] or 0)))
+        elif lock_generation(name) is None:
+            unknown.append(name)
+    counting: list[Part] = []
+    superseded: list[Part] = []
+    highest = 0
+    for part in sorted(segments, key=lambda part: (part.seq, -part.generation)):
+        (counting if part.generation >= highest else superseded).append(part)
+        highest = max(highest, part.generation)
     return Inventory(
-        tuple(sorted(segments)),
+        tuple(counting),
         tuple(sorted(snapshots)),
+        tuple(sorted(superseded)),
         tuple(sorted(temporary)),
         tuple(sorted(unknown)),
     )
@@ -81,13 +122,13 @@ class Start:
 
     Attributes:
         snapshot: the newest one that is intact; None if there is none.
-        segments: first sequence numbers of the segments that are needed, ascending.
+        segments: those that are needed, ascending.
         damaged_snapshots: newer snapshots that are not intact.
         reach_seq: the highest number that any snapshot's name tells to have been durable.
     """
 
     snapshot: Snapshot | None
-    segments: tuple[int, ...]
+    segments: tuple[Part, ...]
     damaged_snapshots: tuple[Path, ...]
     reach_seq: int
 
@@ -106,11 +147,11 @@ def choose_start(disk: Disk, directory: Path, inventory: Inventory) -> Start:
     damaged: list[Path] = []
     reasons: list[str] = []
     snapshot: Snapshot | None = None
-    for seq in reversed(inventory.snapshots):
-        path = snapshot_path(directory, seq)
+    for part in reversed(inventory.snapshots):
+        path = snapshot_path(directory, part.seq, part.generation)
         try:
             snapshot = decode_snapshot(disk.read(path))
-            if snapshot.seq == seq:
+            if snapshot.seq == part.seq:
                 break
             raise ValueError(f"it is the snapshot of record {snapshot.seq}, misnamed")
         except ValueError as error:
@@ -118,14 +159,15 @@ def choose_start(disk: Disk, directory: Path, inventory: Inventory) -> Start:
             damaged.append(path)
             reasons.append(str(error))
     after = snapshot.seq if snapshot else 0
-    first = max((seq for seq in inventory.segments if seq <= after + 1), default=None)
+    first = max((part.seq for part in inventory.segments if part.seq <= after + 1), default=None)
     if first is None and damaged:
         raise DamageError(damaged[0], 0, f"the snapshot is damaged: {reasons[0]}")
     if first is None and (inventory.segments or snapshot):
-        last = inventory.segments[0] - 1 if inventory.segments else None
+        last = inventory.segments[0].seq - 1 if inventory.segments else None
         raise _missing(directory, after + 1, last)
-    chain = tuple(seq for seq in inventory.segments if first is not None and seq >= first)
-    return Start(snapshot, chain, tuple(damaged), max(inventory.snapshots, default=0))
+    chain = tuple(part for part in inventory.segments if first is not None and part.seq >= first)
+    reach_seq = inventory.snapshots[-1].seq if inventory.snapshots else 0
+    return Start(snapshot, chain, tuple(damaged), reach_seq)
 
 
 def read_segments(disk: Disk, directory: Path, start: Start) -> Iterator[Scanned]:
@@ -138,19 +180,22 @@ def read_segments(disk: Disk, directory: Path, start: Start) -> Iterator[Scanned
     """
     log_id = start.snapshot.log_id if start.snapshot else None
     before: Scanned | None = None
-    for first_seq in start.segments:
-        path = segment_path(directory, first_seq)
-        if before and first_seq > before.next_seq:
-            raise _missing(directory, before.next_seq, first_seq - 1)
-        if before and first_seq < before.next_seq:
-            raise DamageError(path, 0, f"{before.path.name} holds record {first_seq} as well")
-        segment = scan(path, disk.read(path), first_seq)
+    for at, part in enumerate(start.segments):
+        path = segment_path(directory, part.seq, part.generation)
+        if before and part.seq > before.next_seq:
+            raise _missing(directory, before.next_seq, part.seq - 1)
+        if before and part.seq < before.next_seq:
+            raise DamageError(path, 0, f"{before.path.name} holds record {part.seq} as well")
+        segment = scan(path, disk.read(path), part.seq)
         if segment.damage is None and log_id not in (None, segment.log_id):
             raise DamageError(path, 0, "this segment belongs to another journal")
         if before and not before.sealed and (segment.count or segment.torn_bytes or segment.damage):
             raise DamageError(
                 before.path, before.records_end, f"it lacks its seal, and {path.name} has records"
             )
+        after = start.segments[at + 1] if at + 1 < len(start.segments) else None
+        if after and after.generation > part.generation and segment.next_seq >= after.seq:
+            segment = _ended_at(segment, after.seq)
         yield segment
         if segment.damage:
             raise segment.damage
@@ -164,6 +209,12 @@ def read_segments(disk: Disk, directory: Path, start: Start) -> Iterator[Scanned
             f"the records end at {before.next_seq - 1}, but there is a snapshot of "
             f"record {start.reach_seq}",
         )
+
+
+def _ended_at(segment: Scanned, next_seq: int) -> Scanned:
+    """A segment up to the record before number `next_seq`, where another holder went on."""
+    starts = segment.starts[: next_seq - segment.first_seq + 1]
+    return replace(segment, starts=starts, sealed=True, torn_bytes=0, damage=None)
 
 
 def _missing(directory: Path, first_seq: int, last_seq: int | None) -> DamageError:

@@ -5,7 +5,9 @@ means something only after its content is durable, and a file is deleted only af
 it is. 3. What was merely read is not built upon. After a failed fsync the kernel may call the pages
 clean: they can still be read, and are gone after the next power loss. So opening makes durable what
 it found: it syncs the directory before anything else, and writes a segment anew if the last fsync
-of that may have failed.
+of that may have failed. 4. A writer makes and replaces only names of its own generation, and
+removes none of a higher one, so that it can wake up at any point and do no harm to the one who took
+its place. A name that is to be removed may be gone already, because such a writer removed it.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..failpoints import failpoint
 from .format import SEGMENT_HEAD_BYTES, SegmentHead, encode_seal, encode_segment_head
 from .recovery import TEMPORARY_SUFFIX, segment_path, snapshot_path, take_inventory
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .disk import Disk, File
+    from .lease import Lease
     from .recovery import Inventory
     from .scan import Scanned
 
@@ -38,16 +42,24 @@ class _Segment:
 class Writer:
     """The files of one journal, and how far they are durable. All methods may raise OSError.
 
+    Args:
+        disk: what does the I/O.
+        lease: the right to write; what it says is asked after every fsync of records.
+        log_id: what seeds the checks of the records.
+        segment_bytes: size at which a new segment is begun.
+
     Attributes:
         log_id: what seeds the checks of the records.
-        durable_seq: the last sequence number that is durable.
+        durable_seq: the last sequence number that is durable, and that a successor would read.
     """
 
-    def __init__(self, disk: Disk, directory: Path, log_id: int, segment_bytes: int) -> None:
+    def __init__(self, disk: Disk, lease: Lease, log_id: int, segment_bytes: int) -> None:
         self.log_id = log_id
         self.durable_seq = 0
         self._disk = disk
-        self._directory = directory
+        self._lease = lease
+        self._directory = lease.directory
+        self._generation = lease.generation
         self._segment_bytes = segment_bytes
         self._segment: _Segment | None = None
 
@@ -62,18 +74,24 @@ class Writer:
         # The last writer may have died between a rename and this: what a name that was only seen
         # replaces must not be deleted.
         self._disk.fsync_dir(self._directory)
-        for name in inventory.temporary:
-            self._disk.remove(self._directory / name)
+        for name, generation in inventory.temporary:
+            if generation <= self._generation:
+                self._remove(self._directory / name)
         for position, segment in enumerate(segments, 1):
             last = position == len(segments)
             # A seal is durable if its successor has records; else it may have been just read.
             settled = segment.sealed and (position < len(segments) - 1 or segments[-1].count > 0)
-            if settled or (last and not segment.count and not segment.torn_bytes):
+            # An older holder may still write what is there. Its successor begins with a file of
+            # its own, behind which no seal is needed.
+            own = self._segment_path(segment.first_seq) == segment.path
+            if settled or (not own and not last):
+                continue
+            if last and own and not segment.count and not segment.torn_bytes:
                 continue
             content = segment.data[: segment.records_end]
             if not last:
                 content += encode_seal(self.log_id, segment.next_seq - 1)
-            file = self._write_beside(segment.path, content)
+            file = self._write_beside(self._segment_path(segment.first_seq), content)
             if last:
                 self._segment = _Segment(file, segment.first_seq, len(content))
             else:
@@ -84,8 +102,7 @@ class Writer:
             file = self._disk.open(segments[-1].path)
             self._segment = _Segment(file, segments[-1].first_seq, SEGMENT_HEAD_BYTES)
         self.durable_seq = segments[-1].next_seq - 1 if segments else 0
-        if snapshot_seq:
-            self._prune(snapshot_seq)
+        self._prune(snapshot_seq)
 
     def commit(self, data: bytes, last_seq: int) -> None:
         """Appends encoded records, the last of which is number `last_seq`, and makes them durable.
@@ -95,8 +112,13 @@ class Writer:
         if self._writing.size_bytes + len(data) > self._segment_bytes:
             self.begin_segment()
         segment = self._writing
+        failpoint("journal.before_write")
         segment.file.append(data)
+        failpoint("journal.before_fsync")
         segment.file.fsync()
+        failpoint("journal.after_fsync")
+        # Only now is it known that a successor, should there be one, reads these records.
+        self._lease.check()
         segment.size_bytes += len(data)
         self.durable_seq = last_seq
 
@@ -108,6 +130,7 @@ class Writer:
         # The successor comes first: then a seal without a successor proves that a file is gone.
         # All that was written is durable here, so only the seal itself can be torn.
         self._segment = self._begin_segment(self.durable_seq + 1)
+        failpoint("journal.segment.after_create")
         full.file.append(encode_seal(self.log_id, self.durable_seq))
         full.file.fsync()
         full.file.close()
@@ -117,7 +140,10 @@ class Writer:
 
         May run while another thread is in `commit`: they touch different files.
         """
-        self._write_beside(snapshot_path(self._directory, seq), content).close()
+        failpoint("journal.snapshot.before_write")
+        path = snapshot_path(self._directory, seq, self._generation)
+        self._write_beside(path, content).close()
+        failpoint("journal.snapshot.after_write")
         self._prune(seq)
 
     def close(self) -> None:
@@ -133,8 +159,11 @@ class Writer:
 
     def _begin_segment(self, first_seq: int) -> _Segment:
         head = encode_segment_head(SegmentHead(self.log_id, first_seq))
-        file = self._write_beside(segment_path(self._directory, first_seq), head)
+        file = self._write_beside(self._segment_path(first_seq), head)
         return _Segment(file, first_seq, len(head))
+
+    def _segment_path(self, first_seq: int) -> Path:
+        return segment_path(self._directory, first_seq, self._generation)
 
     def _write_beside(self, path: Path, content: bytes) -> File:
         """Writes a whole file so that after a crash it is there as a whole or not at all."""
@@ -143,7 +172,9 @@ class Writer:
         try:
             file.append(content)
             file.fsync()
+            failpoint("journal.file.before_rename")
             self._disk.rename(beside, path)
+            failpoint("journal.file.after_rename")
             self._disk.fsync_dir(self._directory)
         except BaseException:
             file.close()
@@ -151,12 +182,26 @@ class Writer:
         return file
 
     def _prune(self, seq: int) -> None:
-        """Deletes what a durable snapshot of record `seq` makes superfluous."""
-        inventory = take_inventory(self._disk.names(self._directory))
-        needed = max(first for first in inventory.segments if first <= seq + 1)
-        old = [segment_path(self._directory, n) for n in inventory.segments if n < needed]
-        old += [snapshot_path(self._directory, n) for n in inventory.snapshots if n < seq]
+        """Deletes what a durable snapshot of record `seq`, or a higher generation, replaces."""
+        directory = self._directory
+        inventory = take_inventory(self._disk.names(directory))
+        needed = max((part.seq for part in inventory.segments if part.seq <= seq + 1), default=0)
+        segments = [part for part in inventory.segments if seq and part.seq < needed]
+        segments += inventory.superseded
+        snapshots = [part for part in inventory.snapshots if part.seq < seq]
+        old = [
+            path_of(directory, part.seq, part.generation)
+            for parts, path_of in ((segments, segment_path), (snapshots, snapshot_path))
+            for part in parts
+            if part.generation <= self._generation
+        ]
         for path in old:
-            self._disk.remove(path)
+            failpoint("journal.prune.before_remove")
+            self._remove(path)
+            failpoint("journal.prune.after_remove")
         if old:
-            self._disk.fsync_dir(self._directory)
+            self._disk.fsync_dir(directory)
+
+    def _remove(self, path: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._disk.remove(path)

@@ -205,8 +205,22 @@ class CloseClientReply(_message.Message):
     term: int
     def __init__(self, term: _Optional[int] = ...) -> None: ...
 
+class Checkpoint(_message.Message):
+    __slots__ = ("dataset", "seed", "epoch", "split", "elements")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    ELEMENTS_FIELD_NUMBER: _ClassVar[int]
+    dataset: str
+    seed: int
+    epoch: int
+    split: int
+    elements: int
+    def __init__(self, dataset: _Optional[str] = ..., seed: _Optional[int] = ..., epoch: _Optional[int] = ..., split: _Optional[int] = ..., elements: _Optional[int] = ...) -> None: ...
+
 class RegisterWorkerRequest(_message.Message):
-    __slots__ = ("protocol_version", "incarnation", "address", "unix_path", "host_id", "slots", "standby", "tensorflow_version", "pid")
+    __slots__ = ("protocol_version", "incarnation", "address", "unix_path", "host_id", "slots", "standby", "tensorflow_version", "pid", "checkpoints")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -216,6 +230,7 @@ class RegisterWorkerRequest(_message.Message):
     STANDBY_FIELD_NUMBER: _ClassVar[int]
     TENSORFLOW_VERSION_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     incarnation: str
     address: str
@@ -225,20 +240,23 @@ class RegisterWorkerRequest(_message.Message):
     standby: bool
     tensorflow_version: str
     pid: int
-    def __init__(self, protocol_version: _Optional[int] = ..., incarnation: _Optional[str] = ..., address: _Optional[str] = ..., unix_path: _Optional[str] = ..., host_id: _Optional[str] = ..., slots: _Optional[int] = ..., standby: _Optional[bool] = ..., tensorflow_version: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
+    checkpoints: _containers.RepeatedCompositeFieldContainer[Checkpoint]
+    def __init__(self, protocol_version: _Optional[int] = ..., incarnation: _Optional[str] = ..., address: _Optional[str] = ..., unix_path: _Optional[str] = ..., host_id: _Optional[str] = ..., slots: _Optional[int] = ..., standby: _Optional[bool] = ..., tensorflow_version: _Optional[str] = ..., pid: _Optional[int] = ..., checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ...) -> None: ...
 
 class RegisterWorkerReply(_message.Message):
-    __slots__ = ("term", "worker", "heartbeat_ms")
+    __slots__ = ("term", "worker", "heartbeat_ms", "wanted")
     TERM_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_MS_FIELD_NUMBER: _ClassVar[int]
+    WANTED_FIELD_NUMBER: _ClassVar[int]
     term: int
     worker: str
     heartbeat_ms: int
-    def __init__(self, term: _Optional[int] = ..., worker: _Optional[str] = ..., heartbeat_ms: _Optional[int] = ...) -> None: ...
+    wanted: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, term: _Optional[int] = ..., worker: _Optional[str] = ..., heartbeat_ms: _Optional[int] = ..., wanted: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class HeldAttempt(_message.Message):
-    __slots__ = ("attempt", "state", "elements", "code", "detail")
+    __slots__ = ("attempt", "state", "elements", "code", "detail", "restored", "recomputed", "waiting")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         RUNNING: _ClassVar[HeldAttempt.State]
@@ -252,12 +270,18 @@ class HeldAttempt(_message.Message):
     ELEMENTS_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
+    RESTORED_FIELD_NUMBER: _ClassVar[int]
+    RECOMPUTED_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
     attempt: int
     state: HeldAttempt.State
     elements: int
     code: str
     detail: str
-    def __init__(self, attempt: _Optional[int] = ..., state: _Optional[_Union[HeldAttempt.State, str]] = ..., elements: _Optional[int] = ..., code: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
+    restored: int
+    recomputed: int
+    waiting: bool
+    def __init__(self, attempt: _Optional[int] = ..., state: _Optional[_Union[HeldAttempt.State, str]] = ..., elements: _Optional[int] = ..., code: _Optional[str] = ..., detail: _Optional[str] = ..., restored: _Optional[int] = ..., recomputed: _Optional[int] = ..., waiting: _Optional[bool] = ...) -> None: ...
 
 class SyncWorkerRequest(_message.Message):
     __slots__ = ("worker", "incarnation", "term", "seen_version", "hold_ms", "held", "leaving")

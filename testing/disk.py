@@ -18,6 +18,10 @@ the process is gone, the kernel still has everything.
 operation, or `Crash` to stop the process there: from then on every operation raises `Crash`. A
 failed fsync acts as Linux does: the data stays readable, will never reach the disk, and the next
 fsync reports success.
+
+`another_process` is the same disk as a second process has it, with a `before` of its own, which
+with `looks=True` is also called ahead of everything that only reads or has to do with locks: so a
+test can stop one process anywhere and let the other go on.
 """
 
 from __future__ import annotations
@@ -27,8 +31,6 @@ import errno
 import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-from ..errors import JournalLockedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -48,7 +50,8 @@ class Operation:
 
     Attributes:
         index: how many changes this disk has made or tried before.
-        kind: create, append, fsync, rename, remove or fsync_dir.
+        kind: create, append, fsync, rename, remove or fsync_dir; with `looks` also names, read,
+            lock, held, touch and unlock (removing the name of a lock file).
         path: of what; the old name for a rename.
     """
 
@@ -83,6 +86,15 @@ class _Inode:
         return states
 
 
+@dataclass(slots=True)
+class _LockFile:
+    """Lock files have no content that matters; their names are durable or not as the test likes."""
+
+    locked: bool = False
+    holder: str = ""
+    touched: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class _Renaming:
     """A change of a directory that is not durable; None as target is a removal."""
@@ -99,6 +111,7 @@ class SimDisk:
         before: called ahead of each change; raises OSError to fail it, Crash to end the process.
         capacity_bytes: how much all files may hold; an append beyond it writes what fits and
             raises OSError(ENOSPC).
+        looks: call `before` ahead of what changes nothing, too.
     """
 
     def __init__(
@@ -106,36 +119,51 @@ class SimDisk:
         before: Callable[[Operation], None] | None = None,
         *,
         capacity_bytes: int | None = None,
+        looks: bool = False,
     ) -> None:
         self.before = before
         self.capacity_bytes = capacity_bytes
+        self.looks = looks
         self.operations: list[Operation] = []
         self._files: dict[Path, _Inode] = {}
         self._durable: dict[Path, _Inode] = {}
         self._pending: list[_Renaming] = []
         self._directories: set[Path] = set()
-        self._locked: set[Path] = set()
+        self._locks: dict[Path, _LockFile] = {}
         self._crashed = False
 
     def make_directory(self, directory: Path) -> None:
         self.check_alive()
         self._directories.add(directory)
 
-    def lock(self, directory: Path) -> SimLock:
+    def lock(self, path: Path, *, new: bool = False) -> SimLock:
+        self.look("lock", path)
+        file = self._locks.get(path)
+        if file is not None and new:
+            raise FileExistsError(errno.EEXIST, "file exists", str(path))
+        if file is None:
+            file = self._locks[path] = _LockFile()
+        if file.locked:
+            raise BlockingIOError(errno.EWOULDBLOCK, "another process holds it", str(path))
+        file.locked = True
+        return SimLock(self, path, file)
+
+    def holder(self, path: Path) -> str:
         self.check_alive()
-        if directory in self._locked:
-            raise JournalLockedError(f"journal {directory} is in use by process 1")
-        self._locked.add(directory)
-        return SimLock(self._locked, directory)
+        return self.lock_file(path).holder
+
+    def stamp(self, path: Path) -> int:
+        self.check_alive()
+        return self.lock_file(path).touched
 
     def names(self, directory: Path) -> list[str]:
-        self.check_alive()
+        self.look("names", directory)
         if directory not in self._directories:
             raise FileNotFoundError(errno.ENOENT, "no such directory", str(directory))
-        return [path.name for path in self._files if path.parent == directory]
+        return [path.name for path in (*self._files, *self._locks) if path.parent == directory]
 
     def read(self, path: Path) -> bytes:
-        self.check_alive()
+        self.look("read", path)
         return bytes(self._inode(path).content)
 
     def create(self, path: Path) -> SimFile:
@@ -160,6 +188,10 @@ class SimDisk:
         self._pending.append(_Renaming(source, target, inode))
 
     def remove(self, path: Path) -> None:
+        if path in self._locks:
+            self.look("unlock", path)
+            del self._locks[path]
+            return
         self.change("remove", path)
         self._pending.append(_Renaming(path, None, self._inode(path)))
         del self._files[path]
@@ -168,7 +200,7 @@ class SimDisk:
         self.change("fsync_dir", directory)
         here = [item for item in self._pending if _directory_of(item) == directory]
         _apply(here, self._durable)
-        self._pending = [item for item in self._pending if _directory_of(item) != directory]
+        self._pending[:] = [item for item in self._pending if _directory_of(item) != directory]
 
     def put(self, path: Path, content: bytes) -> None:
         """Makes a file durable at once, behind the journal's back: for tests that damage one."""
@@ -189,6 +221,16 @@ class SimDisk:
         # One deep copy, so that a file seen and the same file made durable stay one inode.
         state = (self._files, self._durable, self._pending, self._directories)
         disk._files, disk._durable, disk._pending, disk._directories = copy.deepcopy(state)
+        disk._locks = {path: _LockFile() for path in self._locks}
+        return disk
+
+    def another_process(
+        self, before: Callable[[Operation], None] | None = None, *, looks: bool = False
+    ) -> SimDisk:
+        """This disk as another process sees it; see the module."""
+        disk = SimDisk(before, capacity_bytes=self.capacity_bytes, looks=looks)
+        disk._files, disk._durable, disk._pending = self._files, self._durable, self._pending
+        disk._directories, disk._locks = self._directories, self._locks
         return disk
 
     def crash_states(self, *, zeros: bool = False, step_bytes: int = 1) -> Iterator[SimDisk]:
@@ -228,6 +270,19 @@ class SimDisk:
                 self._crashed = True
                 raise
 
+    def look(self, kind: str, path: Path) -> None:
+        """The same for what changes nothing, if that counts."""
+        if self.looks:
+            self.change(kind, path)
+        else:
+            self.check_alive()
+
+    def lock_file(self, path: Path) -> _LockFile:
+        """A lock file, by its name."""
+        if path not in self._locks:
+            raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
+        return self._locks[path]
+
     def free_bytes(self) -> int | None:
         """How much more the files may hold; None if there is no limit."""
         if self.capacity_bytes is None:
@@ -246,16 +301,31 @@ class SimDisk:
 
 
 class SimLock:
-    """The lock of one directory of a SimDisk."""
+    """A lock on a file of a SimDisk."""
 
-    def __init__(self, locked: set[Path], directory: Path) -> None:
-        self._locked = locked
-        self._directory: Path | None = directory
+    def __init__(self, disk: SimDisk, path: Path, file: _LockFile) -> None:
+        self._disk = disk
+        self._path = path
+        self._file = file
+        self._closed = False
+
+    def held(self) -> bool:
+        self._disk.look("held", self._path)
+        try:
+            return self._disk.lock_file(self._path) is self._file
+        except FileNotFoundError:
+            return False
+
+    def touch(self) -> None:
+        self._disk.look("touch", self._path)
+        self._file.touched += 1
+
+    def describe(self, holder: str) -> None:
+        self._file.holder = holder
 
     def close(self) -> None:
-        directory, self._directory = self._directory, None
-        if directory is not None:
-            self._locked.discard(directory)
+        if not self._closed:
+            self._closed, self._file.locked = True, False
 
 
 class SimFile:

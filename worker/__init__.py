@@ -6,7 +6,9 @@ clock, no I/O and no threads; `messages` holds the words in and out of it. Aroun
 
 - `exchange` guards the book with one lock and lets threads wait for what it decides;
 - `producers` runs one thread an attempt, which takes its graph from `datasets` and makes chunks
-  with `pipeline`, the only module that touches TensorFlow;
+  with `pipeline`; `iterators` has all that TensorFlow does for it;
+- `recorder` begins a run from a checkpoint and takes new ones, when `checkpointing` (pure) says so;
+  `keeper` is the thread that brings them to `checkpoints`, the files, as `checkpoint_file` has it;
 - `stream` listens on TCP and a Unix socket, with a reader and a sender thread a `connection`;
 - `agent` keeps the long poll with the dispatcher going over a `link`, and puts the book right;
 - `server` puts these together into a process.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
+from ..failpoints import failpoint
 from ..proto import control_pb2
 from ..proto.wire import PROTOCOL_VERSION
 from .link import Backoff, final_error
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from ..errors import PenstockError
     from ..timing import Timing
     from .link import Link
-    from .messages import Held
+    from .messages import Held, Key
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +56,21 @@ class Attempts(Protocol):
     def set_desired(self, assignments: Iterable[Assignment]) -> None:
         """Exactly these are to be held."""
 
+    def drop_all(self) -> None:
+        """None are to be held; their checkpoints are kept."""
+
     def held(self) -> list[Held]:
         """These are held."""
+
+
+class Checkpoints(Protocol):
+    """What the agent needs of the keeper."""
+
+    def offered(self) -> list[tuple[Key, int]]:
+        """Splits that need not be made from their beginning, and the elements not made again."""
+
+    def retain(self, wanted: Iterable[Key], offered: Iterable[Key]) -> None:
+        """Of what was offered, only these are of use."""
 
 
 class _StaleReplyError(Exception):
@@ -73,6 +87,7 @@ class Agent:
         timing: intervals and deadlines.
         on_change: called in the agent's thread when this worker is registered (again), or has
             been refused for good; see `worker` and `error`.
+        checkpoints: what is offered to the dispatcher; None: nothing.
 
     Attributes:
         worker: the id that the dispatcher gave; empty before.
@@ -87,6 +102,7 @@ class Agent:
         attempts: Attempts,
         timing: Timing,
         on_change: Callable[[], None],
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         self.worker = ""
         self.error: PenstockError | None = None
@@ -96,6 +112,7 @@ class Agent:
         self._attempts = attempts
         self._timing = timing
         self._on_change = on_change
+        self._checkpoints = checkpoints
         self._registered = False
         self._version = 0
         self._hold_ms = int(timing.heartbeat_s * 1000)
@@ -138,8 +155,10 @@ class Agent:
             term=self.term,
             leaving=True,
         )
+        failpoint("worker.leave.before_send")
         try:
             self._link.stub().SyncWorker(request, timeout=_LEAVE_DEADLINE_S)
+            failpoint("worker.leave.after_reply")
         except grpc.RpcError as error:
             logger.info("dispatcher %s was not told: %s", self._link.address, error.code().name)
 
@@ -159,6 +178,7 @@ class Agent:
 
     def _register(self) -> None:
         me = self._identity
+        offered = self._checkpoints.offered() if self._checkpoints is not None else []
         request = control_pb2.RegisterWorkerRequest(
             protocol_version=PROTOCOL_VERSION,
             incarnation=me.incarnation,
@@ -169,14 +189,27 @@ class Agent:
             standby=me.standby,
             tensorflow_version=me.tensorflow_version,
             pid=me.pid,
+            checkpoints=[
+                control_pb2.Checkpoint(
+                    dataset=key.dataset,
+                    seed=key.seed,
+                    epoch=key.epoch,
+                    split=key.split,
+                    elements=elements,
+                )
+                for key, elements in offered
+            ],
         )
-        call = self._link.stub().RegisterWorker.future(request, timeout=self._timing.rpc_deadline_s)
+        failpoint("worker.register.before_send")
+        call = self._link.stub().RegisterWorker.future(request, timeout=self._link.call_deadline_s)
         reply = self._wait(call, cut_by_news=False)
         if reply is None:
             return
+        failpoint("worker.register.after_reply")
         self._check_term(reply.term)
         self.worker = reply.worker
         self._registered, self._version = True, 0
+        self._retain(offered, reply.wanted)
         self._hold_ms = reply.heartbeat_ms or self._hold_ms
         self._answered()
         logger.info(
@@ -187,6 +220,14 @@ class Agent:
             reply.term,
         )
         self._on_change()
+
+    def _retain(self, offered: list[tuple[Key, int]], wanted: Iterable[int]) -> None:
+        if self._checkpoints is None or not offered:
+            return
+        places = set(wanted)
+        keys = [key for key, _ in offered]
+        self._checkpoints.retain([key for n, key in enumerate(keys) if n in places], keys)
+        logger.info("of %d checkpointed splits %d may be asked for", len(keys), len(places))
 
     def _sync(self) -> None:
         with self._changed:  # before the request is built, so that no news falls between
@@ -205,12 +246,16 @@ class Agent:
                     elements=held.elements,
                     code=held.code,
                     detail=held.detail,
+                    restored=held.restored,
+                    recomputed=held.recomputed,
+                    waiting=held.waiting,
                 )
                 for held in self._attempts.held()
             ],
         )
-        timeout_s = hold_ms / 1000 + self._timing.rpc_deadline_s
+        timeout_s = hold_ms / 1000 + self._link.call_deadline_s
         try:
+            failpoint("worker.sync.before_send")
             call = self._link.stub().SyncWorker.future(request, timeout=timeout_s)
             reply = self._wait(call, cut_by_news=hold_ms > 0)
         except BaseException:
@@ -218,6 +263,7 @@ class Agent:
             raise
         if reply is None:
             return
+        failpoint("worker.sync.after_reply")
         self._check_term(reply.term)
         self._answered()
         self._apply(reply)
@@ -227,7 +273,7 @@ class Agent:
         if not reply.registered:
             logger.warning("dispatcher %s does not know this worker any more", self._link.address)
             self._registered = False
-            self._attempts.set_desired([])
+            self._attempts.drop_all()
             return
         self._attempts.set_desired(
             Assignment(

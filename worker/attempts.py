@@ -17,18 +17,15 @@ is known, and by the whole of it only when new attempts have made the shares sma
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .buffer import Buffer
+from .attempt import Attempt, Connection, Fetch, Pending
 from .messages import (
     DETAIL_BYTES_MAX,
     GONE,
-    Assignment,
-    Held,
+    CursorKnown,
+    Forget,
     Instruction,
-    Piece,
     Report,
     ResumeProducing,
     Send,
@@ -45,67 +42,11 @@ from .messages import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..proto.hashing import Digest
+    from ..proto.hashing import Digest, Hashes
+    from .messages import Assignment, Held, Piece
 
 #: Most hashes in one frame (1 MiB); a long prefix is sent in several, as it is made.
 HASHES_MAX = 1 << 17
-
-
-@dataclass(slots=True)
-class Fetch:
-    """One client's wish for one attempt.
-
-    Attributes:
-        connection: where it came from.
-        first: the first element wanted; hashes before it are sent if `hashed` says so.
-        next: the element to be sent next.
-        credit: payload bytes that may still be sent.
-        hashed: hashes before it are sent, or were not asked for.
-        ended: END is sent.
-    """
-
-    connection: int
-    first: int
-    next: int
-    credit: int
-    hashed: int
-    ended: bool = False
-
-
-@dataclass(slots=True)
-class _Attempt:
-    assignment: Assignment
-    run: int
-    state: State = State.RUNNING
-    buffer: Buffer = field(default_factory=Buffer)
-    digest: Digest | None = None
-    code: str = ""
-    detail: str = ""
-    fetch: Fetch | None = None
-    #: The client does not want it any more; it is listed until the dispatcher knows, too.
-    released: bool = False
-    #: Its producer waits for ResumeProducing.
-    paused: bool = False
-
-    @property
-    def active(self) -> bool:
-        """Whether it takes a share of the memory."""
-        return not self.released and (self.state is State.RUNNING or self.buffer.nbytes > 0)
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A fetch of an attempt that was not assigned (yet)."""
-
-    fetch: Fetch
-    deadline: float
-
-
-@dataclass(slots=True)
-class _Connection:
-    #: Attempts fetched here, whose turn it is first.
-    turns: OrderedDict[int, None] = field(default_factory=OrderedDict)
-    fails: deque[SendFail] = field(default_factory=deque)
 
 
 class AttemptBook:
@@ -119,43 +60,85 @@ class AttemptBook:
     def __init__(self, memory_limit: int, grace_s: float) -> None:
         self._limit = memory_limit
         self._grace_s = grace_s
-        self._attempts: dict[int, _Attempt] = {}
-        self._runs: dict[int, _Attempt] = {}
+        self._attempts: dict[int, Attempt] = {}
+        self._runs: dict[int, Attempt] = {}
         self._last_run = 0
-        self._pending: dict[int, _Pending] = {}
-        self._connections: dict[int, _Connection] = {}
+        self._pending: dict[int, Pending] = {}
+        self._connections: dict[int, Connection] = {}
         self._active = 0  # number of active attempts, as of the last event
 
     # What the dispatcher says.
 
     def desired(self, assignments: Iterable[Assignment]) -> list[Instruction]:
-        """The dispatcher's whole list: starts what is new and drops what is not in it."""
+        """The dispatcher's whole list: starts what is new and drops what is not in it.
+
+        What is dropped is delivered, given up or somebody else's: its checkpoints go with it,
+        unless another attempt of the same split may begin from them.
+        """
         wanted = {assignment.attempt: assignment for assignment in assignments}
         out: list[Instruction] = []
-        for number in [n for n in self._attempts if n not in wanted]:
+        dropped = {n: a.assignment.key for n, a in self._attempts.items() if n not in wanted}
+        for number in dropped:
             out += self._drop(number)
         for number, assignment in wanted.items():
             if number not in self._attempts:
                 out += self._start(assignment)
+        keys = {assignment.key for assignment in wanted.values()}
+        out += [Forget(key) for key in dict.fromkeys(dropped.values()) if key not in keys]
         return out + self._rebalance()
+
+    def drop_all(self) -> list[Instruction]:
+        """This worker stops, or the dispatcher forgot it: checkpoints stay for its next life."""
+        return [out for number in list(self._attempts) for out in self._drop(number)]
 
     def held(self) -> list[Held]:
         """What the dispatcher is told."""
-        return [
-            Held(number, a.state, a.buffer.made, a.code, a.detail)
-            for number, a in self._attempts.items()
-        ]
+        return [attempt.held() for attempt in self._attempts.values()]
 
     # What the producers say. A run that was stopped meanwhile changes nothing.
+
+    def cursor(self, run: int) -> int | None:
+        """The first element that a client wants of a run; None: unknown, wait for CursorKnown."""
+        attempt = self._runs.get(run)
+        return None if attempt is None else attempt.wanted
+
+    def began(self, run: int, hashes: Hashes) -> list[Instruction]:
+        """A run begins after elements that have these hashes: those before a checkpoint, or none.
+
+        Raises:
+            ValueError: it has made something already, or begins after what its client wants.
+        """
+        attempt = self._runs.get(run)
+        if attempt is None or attempt.released:
+            return []
+        if attempt.wanted is not None and attempt.wanted < len(hashes):
+            raise ValueError(f"begun at {len(hashes)}, element {attempt.wanted} is wanted")
+        attempt.buffer.begin(hashes)
+        attempt.restored = len(hashes)
+        told = self._settle(attempt) or ([Report()] if attempt.restored else [])
+        return [*told, *self._wake(attempt)]
+
+    def kept(self, run: int, elements: int) -> tuple[int, Hashes] | None:
+        """What a checkpoint after `elements` elements of a run needs besides its state.
+
+        Returns:
+            The number of elements that are acknowledged, and the hashes of the first `elements`;
+            None if the run is not wanted any more.
+        """
+        attempt = self._runs.get(run)
+        if attempt is None or attempt.released or attempt.buffer.made < elements:
+            return None
+        return attempt.buffer.base, attempt.buffer.hashes(0, elements)
 
     def produced(self, run: int, piece: Piece) -> list[Instruction]:
         """A run has made its next piece; `may_produce` says whether it may go on."""
         attempt = self._runs.get(run)
         if attempt is None or attempt.released:
             return []
+        out = self._settle(attempt)
         attempt.buffer.append(piece)
         attempt.paused = not self._has_room(attempt)
-        return self._wake(attempt)
+        return [*out, *self._wake(attempt)]
 
     def may_produce(self, run: int) -> bool:
         """False: wait for ResumeProducing (or StopAttempt)."""
@@ -170,6 +153,7 @@ class AttemptBook:
         if digest.count != attempt.buffer.made:
             raise ValueError(f"digest of {digest.count} elements, {attempt.buffer.made} made")
         attempt.state, attempt.digest, attempt.paused = State.PRODUCED, digest, False
+        self._settle(attempt)
         return [Report(), *self._wake(attempt), *self._rebalance()]
 
     def failed(self, run: int, code: str, detail: str) -> list[Instruction]:
@@ -186,7 +170,7 @@ class AttemptBook:
 
     def opened(self, connection: int) -> None:
         """A client has connected."""
-        self._connections[connection] = _Connection()
+        self._connections[connection] = Connection()
 
     def closed(self, connection: int) -> list[Instruction]:
         """A connection is gone; what it did not acknowledge is kept for the next one."""
@@ -202,9 +186,15 @@ class AttemptBook:
     ) -> list[Instruction]:
         """A client wants an attempt from element `first` on; it has everything before."""
         fetch = Fetch(connection, first, first, credit, 0 if verify else first)
-        if attempt in self._attempts:
+        held, pending = self._attempts.get(attempt), self._pending.get(attempt)
+        known = held.fetch if held is not None else pending.fetch if pending is not None else None
+        if known is not None and known.connection > connection:
+            # Read late from a connection that its client has given up for the newer one, which
+            # would be left without a fetch when the older one closes.
+            return []
+        if held is not None:
             return self._place(attempt, fetch)
-        self._pending[attempt] = _Pending(fetch, now + self._grace_s)
+        self._pending[attempt] = Pending(fetch, now + self._grace_s)
         return []
 
     def credit(
@@ -300,7 +290,7 @@ class AttemptBook:
             return SendEnd(fetch.connection, number, attempt.digest)
         return None
 
-    def _take_hashes(self, number: int, attempt: _Attempt, fetch: Fetch) -> Send | None:
+    def _take_hashes(self, number: int, attempt: Attempt, fetch: Fetch) -> Send | None:
         """The next run of hashes, once it is a full frame or the last one."""
         stop = min(fetch.first, fetch.hashed + HASHES_MAX)
         if stop > attempt.buffer.made:
@@ -314,7 +304,7 @@ class AttemptBook:
 
     def _start(self, assignment: Assignment) -> list[Instruction]:
         self._last_run += 1
-        attempt = _Attempt(assignment, self._last_run)
+        attempt = Attempt(assignment, self._last_run)
         self._attempts[assignment.attempt] = self._runs[attempt.run] = attempt
         out: list[Instruction] = [StartAttempt(assignment, attempt.run)]
         pending = self._pending.pop(assignment.attempt, None)
@@ -339,19 +329,32 @@ class AttemptBook:
         if attempt.released:
             return self._refuse(fetch.connection, number, "it was released")
         if fetch.first < attempt.buffer.base and attempt.state is not State.FAILED:
-            return self._refuse(
-                fetch.connection,
-                number,
-                f"kept from element {attempt.buffer.base} on, not from {fetch.first}",
-            )
+            why = f"kept from element {attempt.buffer.base} on, not from {fetch.first}"
+            return self._refuse(fetch.connection, number, why)
         if attempt.fetch is not None:
             self._unfetch(attempt)
         attempt.fetch = fetch
         self._connections[fetch.connection].turns[number] = None
         attempt.buffer.acknowledge(fetch.first)  # who asks from here on has what is before
-        return [*self._rebalance(), *self._wake(attempt)]
+        out: list[Instruction] = []
+        if attempt.wanted is None:
+            attempt.wanted = fetch.first
+            out = self._count(attempt) if attempt.begun else [CursorKnown(attempt.run)]
+        return [*out, *self._rebalance(), *self._wake(attempt)]
 
-    def _unfetch(self, attempt: _Attempt) -> None:
+    def _settle(self, attempt: Attempt) -> list[Instruction]:
+        """The run begins where its buffer does."""
+        if attempt.begun:
+            return []
+        attempt.begun = True
+        return self._count(attempt)
+
+    def _count(self, attempt: Attempt) -> list[Instruction]:
+        """Counts what is made again, once both the run and its client have begun."""
+        attempt.recomputed = max(0, (attempt.wanted or 0) - attempt.restored)
+        return [Report()] if attempt.recomputed else []
+
+    def _unfetch(self, attempt: Attempt) -> None:
         if attempt.fetch is not None:
             connection = self._connections.get(attempt.fetch.connection)
             if connection is not None:
@@ -365,17 +368,17 @@ class AttemptBook:
         state.fails.append(SendFail(connection, number, GONE, f"attempt {number}: {why}"))
         return [Wake(connection)]
 
-    def _wake(self, attempt: _Attempt) -> list[Instruction]:
+    def _wake(self, attempt: Attempt) -> list[Instruction]:
         return [] if attempt.fetch is None else [Wake(attempt.fetch.connection)]
 
     # Memory.
 
-    def _has_room(self, attempt: _Attempt) -> bool:
+    def _has_room(self, attempt: Attempt) -> bool:
         buffer = attempt.buffer
         share = self._limit // max(1, self._active)
         return buffer.nbytes == 0 or buffer.nbytes + buffer.last_bytes <= share
 
-    def _resume(self, attempt: _Attempt) -> list[Instruction]:
+    def _resume(self, attempt: Attempt) -> list[Instruction]:
         if not attempt.paused or not self._has_room(attempt):
             return []
         attempt.paused = False

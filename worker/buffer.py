@@ -45,6 +45,18 @@ class Buffer:
         self._by_start: dict[int, Piece] = {}
         self._hashes: Hashes = np.empty(0, np.uint64)
 
+    def begin(self, hashes: Hashes) -> None:
+        """What is made will follow elements that have these hashes and are not here.
+
+        Raises:
+            ValueError: something has been made already.
+        """
+        if self.made:
+            raise ValueError(f"{self.made} elements are made already")
+        self._hashes = hashes.copy()
+        self.made = len(hashes)
+        self.base = max(self.base, self.made)
+
     def append(self, piece: Piece) -> None:
         """Adds what was made next; it is dropped at once if nobody wants it any more.
 

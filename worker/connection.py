@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import ProtocolError
+from ..failpoints import failpoint
 from ..proto.wire import (
     PROTOCOL_VERSION,
     Frame,
@@ -117,14 +118,16 @@ class Connection:
     def _serve(self) -> None:
         tune(self._sock)
         try:
-            self._handshake()
+            self._read_hello()
         except ProtocolError as error:
             self._say_farewell(str(error))
             return
+        # Before the client can open another one: a higher number is a newer connection.
         self._number = self._desk.open()
-        self._sender.start()
         farewell = ""
         try:
+            self._send_welcome()
+            self._sender.start()
             while (frame := read_frame(self._sock.recv_into, CLIENT_LIMITS)) is not None:
                 self._handle(frame)
         except ProtocolError as error:
@@ -133,13 +136,17 @@ class Connection:
             self._desk.close(self._number)
             if not farewell:
                 self.close()  # the sender may be blocked in a send
-            self._sender.join(self._hello_deadline_s)
+            self._join_sender(self._hello_deadline_s)
         if farewell and not self._sender.is_alive():  # else it is in the middle of a frame
             self._say_farewell(farewell)
         self.close()
-        self._sender.join()
+        self._join_sender()
 
-    def _handshake(self) -> None:
+    def _join_sender(self, timeout_s: float | None = None) -> None:
+        if self._sender.ident is not None:  # else the client was gone before its welcome
+            self._sender.join(timeout_s)
+
+    def _read_hello(self) -> None:
         self._sock.settimeout(self._hello_deadline_s)
         try:
             frame = read_frame(self._sock.recv_into, CLIENT_LIMITS)
@@ -158,7 +165,10 @@ class Connection:
             )
         job, client = (str(frame.header.get(key, "?"))[:80] for key in ("job", "client"))
         logger.info("connection %s: client %s of job %s", self._name, client, job)
+
+    def _send_welcome(self) -> None:
         welcome = {"version": PROTOCOL_VERSION, "worker": self._worker()}
+        failpoint("worker.stream.before_welcome")
         send_frame(self._sock, FrameType.WELCOME, welcome)
 
     def _handle(self, frame: Frame) -> None:
@@ -184,7 +194,9 @@ class Connection:
         try:
             while (send := self._desk.next_send(self._number)) is not None:
                 type_, header, buffers = frame_of(send)
+                failpoint("worker.stream.before_send")
                 send_frame(self._sock, type_, header, buffers)
+                failpoint("worker.stream.after_send")
         except OSError as error:
             logger.info("connection %s: broken: %s", self._name, error)
             self.close()  # wakes the reader

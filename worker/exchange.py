@@ -12,14 +12,12 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from ..failpoints import failpoint
 from .messages import (
-    Assignment,
-    Held,
-    Instruction,
-    Piece,
+    CursorKnown,
+    Forget,
     Report,
     ResumeProducing,
-    Send,
     SendFail,
     StartAttempt,
     StopAttempt,
@@ -29,8 +27,9 @@ from .messages import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from ..proto.hashing import Digest
+    from ..proto.hashing import Digest, Hashes
     from .attempts import AttemptBook
+    from .messages import Assignment, Held, Instruction, Key, Piece, Send
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +41,8 @@ class Exchange:
         book: nobody else may use it from now on.
         start: begins to produce an attempt, in another thread: `start(assignment, run)`.
         stop: stops a run, without waiting for it.
-        report: tells the dispatcher's agent that there is news. The three are called with the
+        report: tells the dispatcher's agent that there is news.
+        forget: removes a split's checkpoints, in another thread. The four are called with the
             lock held, so they must neither block nor call back.
     """
 
@@ -52,11 +52,13 @@ class Exchange:
         start: Callable[[Assignment, int], None],
         stop: Callable[[int], None],
         report: Callable[[], None],
+        forget: Callable[[Key], None] = lambda key: None,
     ) -> None:
         self._book = book
         self._start = start
         self._stop = stop
         self._report = report
+        self._forget = forget
         self._lock = threading.Lock()
         self._space: dict[int, threading.Condition] = {}
         self._news: dict[int, threading.Condition] = {}
@@ -69,6 +71,11 @@ class Exchange:
         with self._lock:
             self._do(self._book.desired(assignments))
 
+    def drop_all(self) -> None:
+        """Stops everything, and keeps the checkpoints for a next life."""
+        with self._lock:
+            self._do(self._book.drop_all())
+
     def held(self) -> list[Held]:
         """What the dispatcher is told."""
         with self._lock:
@@ -76,8 +83,47 @@ class Exchange:
 
     # The producers' side.
 
+    def cursor(self, run: int, timeout_s: float) -> int | None:
+        """Waits for the first element that a client wants of a run.
+
+        Args:
+            run: has not begun yet.
+            timeout_s: how long to wait at most.
+
+        Returns:
+            That element; None if nobody asked in time, or the run is stopped.
+        """
+        end = time.monotonic() + timeout_s
+        with self._lock:
+            while (first := self._book.cursor(run)) is None:
+                space, left = self._space.get(run), end - time.monotonic()
+                if space is None or left <= 0:
+                    return None
+                space.wait(left)
+            return first
+
+    def begin(self, run: int, hashes: Hashes) -> None:
+        """A run begins after elements that have these hashes."""
+        with self._lock:
+            self._do(self._book.began(run, hashes))
+
+    def save(self, run: int, elements: int, take: Callable[[int, Hashes], None]) -> None:
+        """Has a checkpoint taken of a run, unless it is not wanted any more.
+
+        Args:
+            run: has made `elements` elements.
+            elements: that lie before the checkpoint.
+            take: called with the number of acknowledged elements and the hashes of those before
+                the checkpoint; with the lock held, so that what is forgotten stays so.
+        """
+        with self._lock:
+            found = self._book.kept(run, elements)
+            if found is not None:
+                take(*found)
+
     def put(self, run: int, piece: Piece) -> bool:
         """Hands over a piece, then waits until the next one may be made; False: stop."""
+        failpoint("worker.piece.before_put")
         with self._lock:
             self._do(self._book.produced(run, piece))
             space = self._space.get(run)
@@ -88,6 +134,7 @@ class Exchange:
 
     def end(self, run: int, digest: Digest) -> None:
         """A run has made everything."""
+        failpoint("worker.attempt.before_end")
         with self._lock:
             self._space.pop(run, None)
             self._do(self._book.ended(run, digest))
@@ -160,9 +207,11 @@ class Exchange:
                     space = self._space.pop(run, None)
                     if space is not None:
                         space.notify_all()
-                case ResumeProducing(run):
+                case ResumeProducing(run) | CursorKnown(run):
                     if run in self._space:
                         self._space[run].notify_all()
+                case Forget(key):
+                    self._forget(key)
                 case Wake(connection):
                     if connection in self._news:
                         self._news[connection].notify_all()

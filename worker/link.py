@@ -133,6 +133,17 @@ class Link:
         """The address that is talked to now."""
         return self._addresses[self._turn % len(self._addresses)]
 
+    @property
+    def call_deadline_s(self) -> float:
+        """How long one call may take, in seconds, beyond the time that it is held on purpose.
+
+        A paused dispatcher accepts calls and answers none: with another one to ask, a call waits
+        for it no longer than it keeps its hold of the journal.
+        """
+        timing = self._timing
+        several = len(self._addresses) > 1
+        return min(timing.rpc_deadline_s, timing.lease_s) if several else timing.rpc_deadline_s
+
     def stub(self) -> Any:
         """For calls to the present address."""
         with self._lock:

@@ -66,6 +66,26 @@ class Piece(Protocol):
         """Elements `a .. b-1` as a piece of their own."""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Key:
+    """What a split's elements are a function of: two attempts with one key make the same ones.
+
+    Attributes:
+        dataset: fingerprint of the stream's graph.
+        seed: the job's seed.
+        epoch: the stream's epoch.
+        split: which split of the stream.
+    """
+
+    dataset: str
+    seed: int
+    epoch: int
+    split: int
+
+    def __str__(self) -> str:
+        return f"split {self.split} of epoch {self.epoch} of dataset {self.dataset}"
+
+
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """One attempt that the dispatcher wants this worker to hold.
@@ -90,6 +110,11 @@ class Assignment:
     seed: int = 0
     trial: int = 1
 
+    @property
+    def key(self) -> Key:
+        """What its elements are a function of."""
+        return Key(self.dataset, self.seed, self.epoch, self.split)
+
     def __str__(self) -> str:
         return (
             f"job {self.job}, stream {self.stream}, epoch {self.epoch}, split {self.split}, "
@@ -107,13 +132,16 @@ class State(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What the dispatcher is told of one attempt."""
+    """What the dispatcher is told of one attempt; see `HeldAttempt`."""
 
     attempt: int
     state: State
     elements: int
     code: str = ""
     detail: str = ""
+    restored: int = 0
+    recomputed: int = 0
+    waiting: bool = False
 
 
 # Instructions: what the threads have to do after an event.
@@ -142,6 +170,20 @@ class ResumeProducing:
 
 
 @dataclass(frozen=True, slots=True)
+class CursorKnown:
+    """The client has said from where on it wants this run's elements, before the run began."""
+
+    run: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Nobody will ask for this split again: its checkpoints are of no use any more."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
 class Wake:
     """There may be something to send on this connection: ask `next_send`."""
 
@@ -150,10 +192,10 @@ class Wake:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Tell the dispatcher at once: an attempt is produced or failed."""
+    """Tell the dispatcher at once: an attempt is produced or failed, or was restored."""
 
 
-Instruction = StartAttempt | StopAttempt | ResumeProducing | Wake | Report
+Instruction = StartAttempt | StopAttempt | ResumeProducing | CursorKnown | Forget | Wake | Report
 
 # Sends: what goes out on a connection next.
 

@@ -1,4 +1,4 @@
-"""Runs one attempt: the dataset of a split becomes pieces. The only module here with TensorFlow.
+"""Runs one attempt: the dataset of a split becomes pieces.
 
 Elements whose shapes are all known are batched by tf.data itself, so Python does a fixed amount of
 work for each batch; batches that are too small to travel alone are put together. Elements whose
@@ -9,7 +9,6 @@ From the second trial on every piece holds one element, so that an error names t
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 import time
@@ -17,12 +16,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import tensorflow as tf
 
 from ..errors import UsageError
 from ..proto.chunk import Chunk, encode
 from ..proto.hashing import DigestBuilder
 from ..proto.wire import DEFAULT_LIMITS
+from .checkpoint_file import Layout
+from .iterators import Source
 from .messages import DETAIL_BYTES_MAX, PIPELINE, AttemptError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..proto.hashing import Digest, Hashes
     from ..proto.spec import ComponentSpec
     from .messages import Assignment, Piece
+    from .recorder import Recorder
 
     Arrays = tuple[NDArray[Any], ...]
 
@@ -151,8 +152,9 @@ def run_attempt(
     put: Callable[[Piece], bool],
     rate: Rate,
     stopped: threading.Event,
+    recorder: Recorder | None = None,
 ) -> Digest | None:
-    """Produces one split from its beginning.
+    """Produces one split, from its beginning or from a checkpoint.
 
     Args:
         stream: where the split's dataset comes from.
@@ -160,9 +162,11 @@ def run_attempt(
         put: takes a piece; waits for space; False once the attempt is stopped.
         rate: of the stream; used and improved.
         stopped: set when the attempt is not wanted any more.
+        recorder: of the run; None: without checkpoints.
 
     Returns:
-        The digest of all elements, or None if the attempt was stopped.
+        The digest of all elements, those before the checkpoint too, or None if the attempt was
+        stopped.
 
     Raises:
         AttemptError: the pipeline raised; the message names split, file and element.
@@ -175,38 +179,55 @@ def run_attempt(
     }
     made = 0
     try:
-        for chunk in _chunks(stream, assignment, rate):
+        source, before = _begin(stream, assignment, rate, recorder)
+        builder.update(before)
+        made = len(before)
+        for chunk in _chunks(source, stream, rate, made):
             piece = EncodedPiece.of(chunk, ids)
             builder.update(chunk.hashes)
             made = chunk.stop
+            if recorder is not None:
+                recorder.pause()
             if not put(piece) or stopped.is_set():
                 return None
+            if recorder is not None:
+                recorder.resume(made, source)
     except Exception as error:
         raise AttemptError(PIPELINE, _explain(stream, assignment, made, error)) from error
     return None if stopped.is_set() else builder.digest()
 
 
-def _chunks(stream: SplitStream, assignment: Assignment, rate: Rate) -> Iterator[Chunk]:
-    dataset = stream.split_dataset(
-        assignment.split, seed=assignment.seed, epoch=assignment.epoch
-    ).with_options(_options())
+def _begin(
+    stream: SplitStream, assignment: Assignment, rate: Rate, recorder: Recorder | None
+) -> tuple[Source, Hashes]:
+    """The split's elements that are to be made, and the hashes of those before them."""
+    kind = "collected"
     if assignment.trial > 1:
-        return _single(dataset, stream)
-    if all(spec.static_shape is not None for spec in stream.components):
-        return _stacked(dataset, rate, rate.batch_size(stream.fixed_element_bytes))
-    return _collected(dataset, stream, rate)
+        kind = "single"
+    elif all(spec.static_shape is not None for spec in stream.components):
+        kind = "stacked"
+
+    def make(layout: Layout | None) -> Source:
+        if layout is None:
+            size = rate.batch_size(stream.fixed_element_bytes) if kind == "stacked" else 1
+            layout = Layout(kind, size)
+        dataset = stream.split_dataset(
+            assignment.split, seed=assignment.seed, epoch=assignment.epoch
+        )
+        return Source(dataset, layout)
+
+    if recorder is None:
+        return make(None), np.empty(0, np.uint64)
+    return recorder.begin(kind, make)
 
 
-def _options() -> Any:
-    """Bounds for one of many datasets in this process; none of them changes its elements.
-
-    Without a private pool all iterators share the process's own, which has a thread a core.
-    """
-    options = tf.data.Options()
-    options.deterministic = True
-    options.autotune.cpu_budget = os.cpu_count() or 1
-    options.threading.max_intra_op_parallelism = 1
-    return options
+def _chunks(source: Source, stream: SplitStream, rate: Rate, start: int) -> Iterator[Chunk]:
+    """Chunks from element `start` on. At each, the source has yielded no element beyond it."""
+    if source.layout.kind == "single":
+        return _single(source, stream, start)
+    if source.layout.kind == "stacked":
+        return _stacked(source, rate, start)
+    return _collected(source, stream, rate, start)
 
 
 def _array(tensor: Any) -> NDArray[Any]:
@@ -214,18 +235,17 @@ def _array(tensor: Any) -> NDArray[Any]:
     return np.asarray(tensor)
 
 
-def _single(dataset: Any, stream: SplitStream) -> Iterator[Chunk]:
+def _single(source: Source, stream: SplitStream, start: int) -> Iterator[Chunk]:
     """One element a chunk: slow, and exact about errors."""
-    for index, element in enumerate(dataset):
+    for index, element in enumerate(source, start):
         yield Chunk.from_elements(index, [tuple(map(_array, element))], stream.components)
 
 
-def _stacked(dataset: Any, rate: Rate, size: int) -> Iterator[Chunk]:
+def _stacked(source: Source, rate: Rate, start: int) -> Iterator[Chunk]:
     """Batches made by tf.data, joined while they are too small."""
-    start = 0
     parts: list[Arrays] = []
     meter = _Meter(rate)
-    for batch in dataset.batch(size):
+    for batch in source:
         arrays = tuple(map(_array, batch))
         parts.append(arrays)
         meter.add(len(arrays[0]), sum(map(_size, arrays)))
@@ -240,12 +260,11 @@ def _stacked(dataset: Any, rate: Rate, size: int) -> Iterator[Chunk]:
         yield Chunk.from_stacked(start, _join(parts))
 
 
-def _collected(dataset: Any, stream: SplitStream, rate: Rate) -> Iterator[Chunk]:
+def _collected(source: Source, stream: SplitStream, rate: Rate, start: int) -> Iterator[Chunk]:
     """Elements of varying shapes, gathered one by one."""
-    start = 0
     elements: list[Arrays] = []
     meter = _Meter(rate)
-    for element in dataset:
+    for element in source:
         arrays = tuple(map(_array, element))
         elements.append(arrays)
         meter.add(1, sum(map(_size, arrays)))

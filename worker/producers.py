@@ -8,12 +8,13 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from ..failpoints import failpoint
 from .messages import PIPELINE, AttemptError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..proto.hashing import Digest
+    from ..proto.hashing import Digest, Hashes
     from .messages import Assignment, Piece
 
 logger = logging.getLogger(__name__)
@@ -27,11 +28,50 @@ class Sink(Protocol):
     def put(self, run: int, piece: Piece) -> bool:
         """Takes a piece; False: stop."""
 
+    def cursor(self, run: int, timeout_s: float) -> int | None:
+        """Waits for the first element that a client wants."""
+
+    def begin(self, run: int, hashes: Hashes) -> None:
+        """The run begins after elements that have these hashes."""
+
+    def save(self, run: int, elements: int, take: Callable[[int, Hashes], None]) -> None:
+        """Has a checkpoint taken."""
+
     def end(self, run: int, digest: Digest) -> None:
         """Everything is made."""
 
     def fail(self, run: int, code: str, detail: str) -> None:
         """It cannot be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlet:
+    """What the thread of one run asks and tells.
+
+    Attributes:
+        stopped: set when the run is not wanted any more.
+    """
+
+    stopped: threading.Event
+    _sink: Sink
+    _run: int
+    _grace_s: float
+
+    def put(self, piece: Piece) -> bool:
+        """Hands over a piece and waits for space; False: stop."""
+        return self._sink.put(self._run, piece)
+
+    def cursor(self) -> int | None:
+        """Waits, but not for ever, for the first element that a client wants."""
+        return self._sink.cursor(self._run, self._grace_s)
+
+    def begin(self, hashes: Hashes) -> None:
+        """The run begins after elements that have these hashes."""
+        self._sink.begin(self._run, hashes)
+
+    def save(self, elements: int, take: Callable[[int, Hashes], None]) -> None:
+        """Has `take` called with what is acknowledged and the hashes so far, if the run goes on."""
+        self._sink.save(self._run, elements, take)
 
 
 @dataclass(slots=True)
@@ -46,13 +86,14 @@ class Producers:
     Args:
         produce: makes one attempt's pieces; runs in the attempt's thread. An exception of it
             fails the attempt, with its `code` if it has one.
+        grace_s: how long a run may wait for its client before it begins.
     """
 
     def __init__(
-        self,
-        produce: Callable[[Assignment, Callable[[Piece], bool], threading.Event], Digest | None],
+        self, produce: Callable[[Assignment, Outlet], Digest | None], grace_s: float
     ) -> None:
         self._produce = produce
+        self._grace_s = grace_s
         self._sink: Sink | None = None
         self._lock = threading.Lock()
         self._runs: dict[int, _Run] = {}
@@ -97,8 +138,9 @@ class Producers:
         sink = self._sink
         assert sink is not None
         began = time.monotonic()
+        failpoint("worker.attempt.before_start")
         try:
-            digest = self._produce(assignment, lambda piece: sink.put(run, piece), stopped)
+            digest = self._produce(assignment, Outlet(stopped, sink, run, self._grace_s))
         except Exception as error:
             if stopped.is_set():
                 logger.info("%s: stopped", assignment)

@@ -17,13 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..failpoints import failpoint
 from ..timing import Timing
 from .agent import Agent, Identity
 from .attempts import AttemptBook
+from .checkpointing import Cost, Interval
+from .checkpoints import CheckpointStore
 from .datasets import DatasetCache
 from .exchange import Exchange
+from .keeper import Keeper
 from .link import DATASET, Link, parse_addresses
-from .messages import Assignment, AttemptError, Piece
+from .messages import AttemptError
 from .producers import THREAD_PREFIX, Producers
 from .stream import StreamServer, host_id
 
@@ -31,7 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ..proto.hashing import Digest
+    from .messages import Assignment, Key
     from .pipeline import Rate, SplitStream
+    from .producers import Outlet
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +59,10 @@ class WorkerOptions:
         slots: attempts to run at once ahead of need.
         memory_limit: bytes that the buffers of all attempts may hold together.
         unix: also listen on a Unix socket, for clients on this machine.
+        checkpoint_dir: local directory for checkpoints, which several workers may share; empty:
+            none are taken.
+        checkpoint_interval: seconds of production between two of a split, `auto` or `off`; those
+            that there are, are used in any case.
         announce: file to write one JSON line to once registered; "-" is standard output.
         stop_on_stdin_eof: stop when standard input ends.
         timing: intervals and deadlines.
@@ -69,12 +79,15 @@ class WorkerOptions:
     slots: int = 8
     memory_limit: int = 1 << 30
     unix: bool = True
+    checkpoint_dir: str = ""
+    checkpoint_interval: str = "auto"
     announce: str = ""
     stop_on_stdin_eof: bool = False
     timing: Timing = field(default_factory=Timing)
 
     def __post_init__(self) -> None:
         parse_addresses(self.dispatcher)
+        Interval.parse(self.checkpoint_interval)
         if not 0 <= self.port < 1 << 16:
             raise UsageError(f"--port must be 0..65535, not {self.port}")
         if self.slots < 1:
@@ -106,11 +119,15 @@ class Worker:
 
         timing = options.timing
         self._link = Link(parse_addresses(options.dispatcher), timing)
+        self._interval = Interval.parse(options.checkpoint_interval)
+        self._keeper: Keeper | None = None
         self._streams = DatasetCache(self._load)
         self._run_attempt = pipeline.run_attempt
-        self._producers = Producers(self._produce)
+        self._producers = Producers(self._produce, timing.attempt_grace_s)
         book = AttemptBook(options.memory_limit, timing.attempt_grace_s)
-        self._exchange = Exchange(book, self._producers.start, self._producers.stop, self._report)
+        self._exchange = Exchange(
+            book, self._producers.start, self._producers.stop, self._report, self._forget
+        )
         self._producers.connect(self._exchange)
         self._server = StreamServer(
             self._exchange,
@@ -121,6 +138,8 @@ class Worker:
             hello_deadline_s=timing.rpc_deadline_s,
         )
         self.address = _address(_advertised(options), self._server.port)
+        if options.checkpoint_dir:
+            self._keeper = self._keep(options, tf.__version__)
         identity = Identity(
             incarnation=secrets.token_hex(8),
             address=self.address,
@@ -131,21 +150,42 @@ class Worker:
             tensorflow_version=tf.__version__,
             pid=os.getpid(),
         )
-        self.agent = Agent(self._link, identity, self._exchange, timing, on_change)
+        self.agent = Agent(self._link, identity, self._exchange, timing, on_change, self._keeper)
+
+    def _keep(self, options: WorkerOptions, tensorflow: str) -> Keeper:
+        """Opens the checkpoints of this address."""
+        try:
+            store = CheckpointStore(Path(options.checkpoint_dir), self.address, tensorflow)
+        except UsageError:
+            self._server.close(_CLOSE_DEADLINE_S)
+            raise
+        logger.info(
+            "checkpoints in %s, interval %s; of %d splits there are some",
+            store.directory,
+            options.checkpoint_interval,
+            len(store.newest()),
+        )
+        if not options.port:
+            logger.warning("checkpoints are found again at the same address only: give a --port")
+        return Keeper(store)
 
     def start(self) -> None:
         """Serves clients and registers."""
         logger.info("listening on %s %s", self.address, self._server.unix_path)
         self._server.start()
+        if self._keeper is not None:
+            self._keeper.start()
         self.agent.start()
 
     def close(self) -> bool:
         """Stops everything in bounded time; whether every thread has ended."""
         done = self.agent.close(_CLOSE_DEADLINE_S)
         self._link.close()
-        self._exchange.set_desired([])
+        self._exchange.drop_all()
         self._server.close(_CLOSE_DEADLINE_S)
         left = self._producers.close(_CLOSE_DEADLINE_S)
+        if self._keeper is not None:
+            done &= self._keeper.close(_CLOSE_DEADLINE_S)
         if left:
             logger.warning("still inside an element, left behind: %s", ", ".join(left))
         return done and not left
@@ -153,21 +193,28 @@ class Worker:
     def _report(self) -> None:
         self.agent.report()
 
-    def _load(self, fingerprint: str) -> tuple[SplitStream, Rate]:
+    def _forget(self, key: Key) -> None:
+        if self._keeper is not None:
+            self._keeper.forget(key)
+
+    def _load(self, fingerprint: str) -> tuple[SplitStream, Rate, Cost]:
         from ..graph import load_stream
         from .pipeline import Rate
 
+        failpoint("worker.dataset.before_fetch")
         blob = self._link.get_dataset(fingerprint)
+        failpoint("worker.dataset.after_fetch")
         try:
-            return load_stream(blob), Rate()
+            return load_stream(blob), Rate(), Cost(self._interval)
         except Exception as error:
             raise AttemptError(DATASET, f"dataset {fingerprint}: {error}") from error
 
-    def _produce(
-        self, assignment: Assignment, put: Callable[[Piece], bool], stopped: threading.Event
-    ) -> Digest | None:
-        stream, rate = self._streams.get(assignment.dataset)
-        return self._run_attempt(stream, assignment, put, rate, stopped)
+    def _produce(self, assignment: Assignment, outlet: Outlet) -> Digest | None:
+        from .recorder import Recorder
+
+        stream, rate, cost = self._streams.get(assignment.dataset)
+        recorder = Recorder(self._keeper, cost, outlet, assignment)
+        return self._run_attempt(stream, assignment, outlet.put, rate, outlet.stopped, recorder)
 
 
 def serve(options: WorkerOptions) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,9 +146,14 @@ class Worker:
         return reply
 
     async def sync(
-        self, held: dict[int, Any] | None = None, hold_ms: int = 0, *, leaving: bool = False
+        self,
+        held: dict[int, Any] | None = None,
+        hold_ms: int = 0,
+        *,
+        leaving: bool = False,
+        reports: list[pb.HeldAttempt] | None = None,
     ) -> Any:
-        """One call; `held` has the state of each attempt."""
+        """One call; `held` has the state of each attempt, `reports` everything of each."""
         request = pb.SyncWorkerRequest(
             leaving=leaving,
             worker=self.name,
@@ -158,11 +164,36 @@ class Worker:
             held=[
                 pb.HeldAttempt(attempt=number, state=state, code="PIPELINE", detail="boom")
                 for number, state in (held or {}).items()
-            ],
+            ]
+            + (reports or []),
         )
         reply = await self.stub.SyncWorker(request)
         self.term, self.version = reply.term, reply.version
         return reply
+
+
+async def opened(stub: Any, *, splits: int = 4, lanes: int = 2) -> Client:
+    """A client with an open job."""
+    await put_dataset(stub, splits=splits)
+    client = Client(stub)
+    await client.open(lanes=lanes, seed=7)
+    return client
+
+
+def placed(reply: pb.SyncClientReply) -> dict[int, int]:
+    """split -> attempt of a client's view."""
+    return {place.split: place.attempt for view in reply.epochs for place in view.placements}
+
+
+def workers_of(reply: pb.SyncClientReply) -> dict[int, str]:
+    """split -> worker of a client's view."""
+    return {place.split: place.worker for view in reply.epochs for place in view.placements}
+
+
+async def status_of(stub: Any) -> dict[str, Any]:
+    """The status document."""
+    picture: dict[str, Any] = json.loads((await stub.GetStatus(pb.GetStatusRequest())).json)
+    return picture
 
 
 async def refusal(call: Any) -> tuple[grpc.StatusCode, str, str]:

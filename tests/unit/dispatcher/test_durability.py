@@ -57,6 +57,10 @@ class GatedLog:
         self.syncs += 1
         return seq
 
+    def check(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
     def snapshot(self, payload: bytes, seq: int | None = None) -> None:
         pass
 
@@ -176,6 +180,17 @@ def test_snapshots_are_taken_on_the_way_and_recovered_from(tmp_path: Path) -> No
         log.close()
         assert recovered.snapshot_seq > 20
         assert to_snapshot(replay(recovered.snapshot, recovered.records)) == state
+
+    run(test())
+
+
+def test_news_in_the_moment_of_the_end_does_not_keep_it_from_ending(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with serving(tmp_path) as (dispatcher, stub):
+            await Worker(stub).register()  # whose silence the timer waits for
+            await asyncio.sleep(0)
+            dispatcher.engine.hear("somebody")  # wakes the timer, which is stopped at once
+            await asyncio.wait_for(dispatcher.engine.stop(), 10.0)
 
     run(test())
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from penstock.dispatcher import admission, progress, scheduler
 from penstock.dispatcher import events as ev
+from penstock.dispatcher.offers import Offers
 from penstock.dispatcher.recover import replay
+from penstock.dispatcher.reports import Progress
 from penstock.dispatcher.scheduler import Facts
 from penstock.dispatcher.snapshot import from_snapshot, to_snapshot
 from penstock.dispatcher.state import State
@@ -38,6 +41,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.journal: list[ev.Event] = []
         self.incarnations = 0
         self.produced: dict[str, set[int]] = {}
+        self.offers = Offers()
         #: What each client holds: (job, client) -> epoch -> delivered splits.
         self.open: dict[tuple[str, str], dict[int, set[int]]] = {}
         self.finished: list[tuple[str, int]] = []
@@ -60,9 +64,12 @@ class DispatcherMachine(RuleBasedStateMachine):
         for name in list(self.produced):
             worker = self.state.workers.get(name)
             self.produced[name] &= set(worker.attempts) if worker else set()
+        for name in set(self.offers.by_worker) - set(self.state.workers):
+            self.offers.forget(name)
+        facts = Facts(produced=self.produced, offers=self.offers.by_worker)
         self.commit(scheduler.late_promotion(self.state))
-        self.commit(scheduler.assignments(self.state, Facts(produced=self.produced)))
-        assert not scheduler.assignments(self.state, Facts(produced=self.produced))
+        self.commit(scheduler.assignments(self.state, facts))
+        assert not scheduler.assignments(self.state, facts)
 
     @initialize(slots=st.integers(1, 5), lanes=st.integers(1, 3))
     def begin(self, slots: int, lanes: int) -> None:
@@ -73,8 +80,15 @@ class DispatcherMachine(RuleBasedStateMachine):
         self.open_job(name="a", lanes=lanes, takeover=True)
         self.open_an_epoch(self.clients()[0])
 
-    @rule(standby=st.booleans(), slots=st.integers(1, 3), port=st.integers(1, 4))
-    def register_worker(self, standby: bool, slots: int, port: int) -> None:
+    @rule(
+        standby=st.booleans(),
+        slots=st.integers(1, 3),
+        port=st.integers(1, 4),
+        offered=st.lists(st.tuples(st.integers(0, 2), st.integers(0, SPLITS)), max_size=4),
+    )
+    def register_worker(
+        self, standby: bool, slots: int, port: int, offered: Iterable[tuple[int, int]] = ()
+    ) -> None:
         self.incarnations += 1
         request = pb.RegisterWorkerRequest(
             protocol_version=PROTOCOL_VERSION,
@@ -85,6 +99,14 @@ class DispatcherMachine(RuleBasedStateMachine):
         )
         self.commit(admission.register_worker(self.state, request))
         assert admission.register_worker(self.state, request) == []
+        worker = admission.worker_of(self.state, request.incarnation)
+        assert worker is not None
+        seeds = [job.seed for job in self.state.jobs.values()]
+        offers = [(DATASET, seed, *at) for seed in seeds for at in offered]
+        wanted = self.offers.set(self.state, worker.worker, offers)
+        assert self.offers.set(self.state, worker.worker, offers) == wanted
+        for place in wanted:
+            assert offers[place][3] < SPLITS
         self.schedule()
 
     @precondition(lambda self: self.state.lost)
@@ -97,10 +119,17 @@ class DispatcherMachine(RuleBasedStateMachine):
             address=lost.address,
             slots=1,
         )
+        remembered = list(self.state.lost.values())
+        later = [*remembered[remembered.index(lost) + 1 :], *self.state.workers.values()]
+        if any(other.address == lost.address for other in later):
+            with pytest.raises(RefusedError, match="followed"):
+                admission.register_worker(self.state, request)
+            return
         self.commit(admission.register_worker(self.state, request))
         worker = admission.worker_of(self.state, lost.incarnation)
         assert worker is not None
         assert worker.worker == lost.worker
+        assert worker.standby == (lost.standby or lost.replaced)
         self.schedule()
 
     @precondition(lambda self: self.state.workers)
@@ -143,7 +172,9 @@ class DispatcherMachine(RuleBasedStateMachine):
         """One whole request of a client: everything that it has."""
         job = admission.owned_job(self.state, *key)
         held = self.open[key]
-        request = pb.SyncClientRequest(job=key[0], client=key[1], problems=problems)
+        request = pb.SyncClientRequest(
+            job=key[0], client=key[1], term=self.state.term, problems=problems
+        )
         request.failure = failure
         for epoch, done in held.items():
             entry = request.epochs.add(epoch=epoch)
@@ -161,6 +192,22 @@ class DispatcherMachine(RuleBasedStateMachine):
         ] == []
         self.open[key] = {epoch: done for epoch, done in held.items() if len(done) < SPLITS}
         self.schedule()
+
+    @precondition(lambda self: any(job.former for job in self.state.jobs.values()))
+    @rule(data=st.data())
+    def a_replaced_client_asks_again(self, data: st.DataObject) -> None:
+        job = data.draw(st.sampled_from([j for j in self.state.jobs.values() if j.former]))
+        request = pb.OpenJobRequest(
+            protocol_version=PROTOCOL_VERSION,
+            job_name=job.name,
+            client=data.draw(st.sampled_from(job.former)),
+            streams=[DATASET],
+            lanes=job.lanes,
+            block=1,
+            attempts_max=2,
+        )
+        with pytest.raises(RefusedError, match="taken over"):
+            admission.open_job(self.state, request, seed=1)
 
     def clients(self) -> list[tuple[str, str]]:
         return [
@@ -200,7 +247,9 @@ class DispatcherMachine(RuleBasedStateMachine):
     @rule()
     def deliver_everything_that_is_open(self) -> None:
         before = len(self.finished)
-        active = [key for key in self.clients() if self.open[key]]
+        # A job that failed keeps what it had open in the model, and delivers none of it.
+        running = [key for key in self.clients() if not self.state.jobs[key[0]].failure]
+        active = [key for key in running if self.open[key]]
         while self.state.attempts:
             self.deliver(at_once=3)
         for key in active:
@@ -215,6 +264,22 @@ class DispatcherMachine(RuleBasedStateMachine):
         for worker in list(self.state.workers):
             self.commit(progress.worker_events(self.state, worker, failed))
             assert not progress.worker_events(self.state, worker, failed)
+        self.schedule()
+
+    @precondition(lambda self: self.state.attempts)
+    @rule(data=st.data())
+    def attempts_are_stuck(self, data: st.DataObject) -> None:
+        stuck = data.draw(st.sets(st.sampled_from(list(self.state.attempts)), max_size=2))
+        made = {
+            number: Progress(attempt, since_s=0.0 if number in stuck else 100.0)
+            for number, attempt in self.state.attempts.items()
+        }
+        heard_s = dict.fromkeys(self.state.workers, 100.0)
+        facts = Facts(heard_s, self.produced, progress=made)
+        self.commit(scheduler.stuck_attempts(self.state, facts, 100.0, 60.0))
+        produced = set().union(*self.produced.values()) if self.produced else set()
+        assert (stuck - produced).isdisjoint(self.state.attempts)
+        assert not scheduler.stuck_attempts(self.state, facts, 100.0, 60.0)
         self.schedule()
 
     @precondition(lambda self: self.state.attempts)

@@ -19,10 +19,12 @@ import pytest
 from typer.testing import CliRunner
 
 from penstock.cli.main import app
+from penstock.dispatcher.server import DispatcherOptions
 from penstock.errors import UsageError
 from penstock.proto import control_pb2 as pb
 from penstock.proto import control_pb2_grpc
 from penstock.proto.wire import PROTOCOL_VERSION
+from penstock.timing import Timing
 
 _COMMAND = [sys.executable, "-m", "penstock", "dispatcher"]
 
@@ -186,6 +188,9 @@ def test_exit_codes(tmp_path: Path) -> None:
     for bad in (
         "--worker-timeout=0",
         "--client-timeout=-1",
+        "--progress-timeout=-1",
+        "--progress-timeout=inf",
+        "--warn-after=0",
         "--time-scale=nan",
         "--log-level=loud",
         "--log-format=xml",
@@ -194,6 +199,34 @@ def test_exit_codes(tmp_path: Path) -> None:
         result = CliRunner().invoke(app, ["dispatcher", "--journal=none", bad])
         assert isinstance(result.exception, UsageError) or result.exit_code == 2
         assert bad.partition("=")[0] in f"{result.exception} {result.output}"
+
+
+def test_given_timeouts_reach_the_dispatcher_unscaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    async def serve(options: DispatcherOptions) -> None:
+        seen.append(options.timing)
+
+    monkeypatch.setattr("penstock.dispatcher.server.serve", serve)
+    given = ["--progress-timeout=0", "--warn-after=3", "--time-scale=0.1"]
+    result = CliRunner().invoke(app, ["dispatcher", "--journal=none", *given])
+    assert result.exit_code == 0, result.output
+    assert (seen[0].progress_timeout_s, seen[0].warn_after_s) == (0.0, 3.0)
+    assert seen[0].heartbeat_s == Timing().heartbeat_s * 0.1
+
+
+def test_the_status_is_shown_for_people() -> None:
+    with started("--journal=none") as (_, address):
+        register(address, "a")
+        with grpc.insecure_channel(address) as channel:
+            stub = control_pb2_grpc.ControlStub(channel)
+            gone = pb.SyncWorkerRequest(worker="w1", incarnation="a", leaving=True)
+            stub.SyncWorker(gone, timeout=10.0)
+        register(address, "b")
+        result = CliRunner().invoke(app, ["status", "--dispatcher", address])
+        assert result.exit_code == 0, result.output
+        for part in ("0 elements recomputed", "w1", "lost: it", "w2", "live"):
+            assert part in result.output
 
 
 def test_a_damaged_journal_exits_with_6(tmp_path: Path) -> None:

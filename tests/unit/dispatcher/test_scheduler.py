@@ -6,6 +6,7 @@ import time
 
 from penstock.dispatcher import events as ev
 from penstock.dispatcher import scheduler
+from penstock.dispatcher.liveness import Liveness
 from penstock.dispatcher.scheduler import Facts, assignments
 
 from .builders import assigned, build, dataset, delivered, job, lanes, schedule, worker
@@ -153,6 +154,28 @@ def test_silent_workers_are_lost_and_standbys_take_over() -> None:
         ev.WorkerPromoted("w3"),
     ]
     assert scheduler.lost_workers(state, Facts(), 15.0, 5.0) == []  # never judged unheard
+
+
+def test_a_worker_that_was_taken_for_dead_by_mistake_gets_more_time_each_time() -> None:
+    state = build(worker(1))
+    limits = []
+    for mistakes in range(6):
+        facts = Facts(heard_s={"w1": 0.0}, mistakes={"w1": mistakes})
+        limits.append(
+            next(s for s in range(100) if scheduler.lost_workers(state, facts, float(s), 5.0))
+        )
+    assert limits == [5, 10, 20, 40, 40, 40]
+
+
+def test_mistakes_about_a_worker_are_forgotten_after_a_while() -> None:
+    liveness = Liveness()
+    liveness.mistaken("w1", 10.0)
+    liveness.mistaken("w1", 20.0)
+    liveness.mistaken("w2", 15.0)
+    liveness.forget_mistakes(18.0)
+    assert liveness.mistakes == {"w1": 2}
+    liveness.forget_mistakes(21.0)
+    assert liveness.mistakes == {}
 
 
 def test_a_standby_that_comes_after_the_last_worker_died_takes_over() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from pathlib import Path
 
 import grpc
@@ -20,17 +21,13 @@ from .cluster import (
     Client,
     Worker,
     epoch_digest,
+    placed,
     progress,
     put_dataset,
     refusal,
     run,
     serving,
 )
-
-
-def placed(reply: pb.SyncClientReply) -> dict[int, int]:
-    """split -> attempt of a client's view."""
-    return {place.split: place.attempt for view in reply.epochs for place in view.placements}
 
 
 def test_an_epoch_from_its_opening_to_its_end(tmp_path: Path) -> None:
@@ -208,7 +205,9 @@ def test_problems_gone_gets_another_attempt_and_unreachable_waits(tmp_path: Path
     async def test() -> None:
         async with serving(tmp_path) as (_, stub):
             await put_dataset(stub)
-            worker, client = Worker(stub), Client(stub)
+            silent = socket.create_server(("127.0.0.1", 0))  # connects, and never says a word
+            address = f"127.0.0.1:{silent.getsockname()[1]}"
+            worker, client = Worker(stub, address=address), Client(stub)
             await worker.register()
             await client.open()
             view = placed(await client.sync(progress()))
@@ -229,6 +228,7 @@ def test_problems_gone_gets_another_attempt_and_unreachable_waits(tmp_path: Path
             failed = await client.sync(progress(), problems=[wrong])
             assert f"split {split}" in failed.failure
             assert "index 3 differs" in failed.failure
+            silent.close()
 
     run(test())
 
@@ -346,8 +346,9 @@ def test_a_silent_client_is_given_up_and_its_named_job_stays(tmp_path: Path) -> 
             assert "silent" in text
             await client.open()
             assert (await client.sync(progress())).epochs
-            code, _, named = await refusal(unnamed.sync(progress()))
-            assert (code, named) == (grpc.StatusCode.NOT_FOUND, "NotFoundError")
+            code, text, named = await refusal(unnamed.sync(progress()))
+            assert (code, named) == (grpc.StatusCode.FAILED_PRECONDITION, "RefusedError")
+            assert "its client client-u was silent for " in text
 
     run(test())
 

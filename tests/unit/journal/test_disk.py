@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from penstock.errors import JournalLockedError
 from penstock.journal import Disk, RealDisk
 from penstock.testing.disk import Crash, SimDisk
 
@@ -63,13 +62,36 @@ def test_creating_what_exists_and_reading_what_does_not_is_refused(
         any_disk.names(place / "none")
 
 
-def test_a_directory_is_locked_once_at_a_time(any_disk: Disk, place: Path) -> None:
-    lock = any_disk.lock(place)
-    with pytest.raises(JournalLockedError, match="in use by process"):
-        any_disk.lock(place)
+def test_a_file_is_locked_once_at_a_time(any_disk: Disk, place: Path) -> None:
+    lock = any_disk.lock(place / "LOCK")
+    with pytest.raises(BlockingIOError):
+        any_disk.lock(place / "LOCK")
     lock.close()
     lock.close()
-    any_disk.lock(place).close()
+    any_disk.lock(place / "LOCK").close()
+
+
+def test_a_lock_tells_whether_its_file_still_has_its_name(any_disk: Disk, place: Path) -> None:
+    first = any_disk.lock(place / "LOCK", new=True)
+    with pytest.raises(FileExistsError):
+        any_disk.lock(place / "LOCK", new=True)
+    assert first.held()
+    any_disk.remove(place / "LOCK")
+    assert not first.held()
+    second = any_disk.lock(place / "LOCK", new=True)
+    assert second.held()
+    assert not first.held(), "another file has the name now"
+
+
+def test_a_lock_says_who_holds_it_and_when_it_was_touched(any_disk: Disk, place: Path) -> None:
+    lock = any_disk.lock(place / "LOCK")
+    lock.describe("7 on elsewhere")
+    assert any_disk.holder(place / "LOCK") == "7 on elsewhere"
+    before = any_disk.stamp(place / "LOCK")
+    while any_disk.stamp(place / "LOCK") == before:  # a clock may tick slowly
+        lock.touch()
+    with pytest.raises(FileNotFoundError):
+        any_disk.stamp(place / "none")
 
 
 def contents(disk: SimDisk) -> set[tuple[tuple[str, bytes], ...]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-LEAVES = {"errors", "timing"}
+LEAVES = {"errors", "failpoints", "timing"}
 MAY_IMPORT = {
     "proto": LEAVES,
     "journal": LEAVES,

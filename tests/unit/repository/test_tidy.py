@@ -10,8 +10,18 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
-PACKAGES = ("proto", "journal", "graph", "dispatcher", "worker", "client", "cli", "testing")
-FOLDERS = (*PACKAGES, "tests", "bench")
+PACKAGES = (
+    "proto",
+    "journal",
+    "graph",
+    "dispatcher",
+    "worker",
+    "client",
+    "cli",
+    "testing",
+    "bench",
+)
+FOLDERS = (*PACKAGES, "tests")
 
 
 def python_files(*folders: str) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penstock.worker.attempts import AttemptBook
-from penstock.worker.messages import GONE, Send, SendChunk, SendFail
+from penstock.worker.messages import GONE, Forget, Send, SendChunk, SendFail
 
 from .fakes import FakePiece, assignment
 
@@ -45,3 +45,7 @@ def chunk(start: int, stop: int, connection: int = 1, attempt: int = 1) -> SendC
 
 def gone(attempt: int, why: str, connection: int = 1) -> SendFail:
     return SendFail(connection, attempt, GONE, f"attempt {attempt}: {why}")
+
+
+def forget(attempt: int) -> Forget:
+    return Forget(assignment(attempt).key)

@@ -12,7 +12,7 @@ import grpc
 from penstock.proto import control_pb2, control_pb2_grpc
 from penstock.worker.messages import Assignment
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class FakeDispatcher(control_pb2_grpc.ControlServicer):
@@ -29,6 +29,7 @@ class FakeDispatcher(control_pb2_grpc.ControlServicer):
         self.syncs: list[Any] = []
         self.fetched: list[str] = []
         self.refuse: tuple[grpc.StatusCode, str] | None = None
+        self.unwanted: set[int] = set()  # splits whose checkpoints are of no use
         self.port = 0
         self._closing = False
         self._server: grpc.Server | None = None
@@ -80,7 +81,10 @@ class FakeDispatcher(control_pb2_grpc.ControlServicer):
             self.changed.notify_all()
         if self.refuse is not None:
             context.abort(*self.refuse)
-        return control_pb2.RegisterWorkerReply(term=self.term, worker="w1", heartbeat_ms=2000)
+        wanted = [n for n, c in enumerate(request.checkpoints) if c.split not in self.unwanted]
+        return control_pb2.RegisterWorkerReply(
+            term=self.term, worker="w1", heartbeat_ms=2000, wanted=wanted
+        )
 
     def SyncWorker(self, request: Any, context: Any) -> Any:
         with self.changed:

@@ -13,7 +13,7 @@ from penstock.errors import RefusedError, UsageError
 from penstock.timing import Timing
 from penstock.worker.agent import Agent, Identity
 from penstock.worker.link import Backoff, Link, parse_addresses
-from penstock.worker.messages import Assignment, AttemptError, Held, State
+from penstock.worker.messages import Assignment, AttemptError, Held, Key, State
 
 from .dispatchers import DEADLINE_S, FakeDispatcher
 from .fakes import assignment
@@ -28,11 +28,16 @@ class Attempts:
         self.changed = threading.Condition()
         self.history: list[list[Assignment]] = []
         self.states: dict[int, Held] = {}
+        self.dropped = 0
 
     def set_desired(self, assignments: Iterable[Assignment]) -> None:
         with self.changed:
             self.history.append(list(assignments))
             self.changed.notify_all()
+
+    def drop_all(self) -> None:
+        self.set_desired([])
+        self.dropped += 1
 
     def held(self) -> list[Held]:
         with self.changed:
@@ -46,15 +51,33 @@ class Attempts:
             ), self.history[-3:]
 
 
+class Checkpoints:
+    """Two splits; remembers which of them were wanted at each registration."""
+
+    def __init__(self) -> None:
+        self.keys = [Key("d1", 7, 0, 1), Key("d1", 7, 0, 2)]
+        self.wanted: list[list[Key]] = []
+
+    def offered(self) -> list[tuple[Key, int]]:
+        return [(key, 100 * key.split) for key in self.keys]
+
+    def retain(self, wanted: Iterable[Key], offered: Iterable[Key]) -> None:
+        assert list(offered) == self.keys
+        self.wanted.append(list(wanted))
+
+
 class Rig:
     """An agent, its attempts and its dispatcher."""
 
     def __init__(self, *dispatchers: FakeDispatcher) -> None:
         self.attempts = Attempts()
+        self.checkpoints = Checkpoints()
         self.link = Link([d.address for d in dispatchers], TIMING)
         identity = Identity("inc1", "127.0.0.1:1", "/u", "h1", 8, False, "2.0", 42)
         self.changes = threading.Semaphore(0)
-        self.agent = Agent(self.link, identity, self.attempts, TIMING, self.changes.release)
+        self.agent = Agent(
+            self.link, identity, self.attempts, TIMING, self.changes.release, self.checkpoints
+        )
         self.agent.start()
 
     def report(self, held: Held) -> None:
@@ -91,6 +114,31 @@ def test_it_registers_as_what_it_is(rig: Rig, dispatcher: FakeDispatcher) -> Non
     assert (request.host_id, request.slots, request.standby, request.pid) == ("h1", 8, False, 42)
     assert request.protocol_version == 1
     assert rig.agent.worker == "w1"
+
+
+def test_it_offers_what_is_on_its_disk_and_keeps_what_is_wanted(
+    rig: Rig, dispatcher: FakeDispatcher
+) -> None:
+    assert rig.changes.acquire(timeout=DEADLINE_S)
+    offered = dispatcher.registrations[0].checkpoints
+    assert [(c.dataset, c.seed, c.epoch, c.split, c.elements) for c in offered] == [
+        ("d1", 7, 0, 1, 100),
+        ("d1", 7, 0, 2, 200),
+    ]
+    assert rig.checkpoints.wanted == [rig.checkpoints.keys]
+    dispatcher.say(registered=False, unwanted={1})
+    assert rig.changes.acquire(timeout=DEADLINE_S)
+    assert rig.checkpoints.wanted[1] == rig.checkpoints.keys[1:]
+    assert rig.attempts.dropped >= 1
+
+
+def test_what_was_restored_is_told(rig: Rig, dispatcher: FakeDispatcher) -> None:
+    dispatcher.say(desired=[assignment(1)])
+    dispatcher.until(lambda: 1 in dispatcher.held())
+    rig.report(Held(1, State.RUNNING, 7, restored=4, recomputed=2, waiting=True))
+    dispatcher.until(lambda: dispatcher.held()[1].elements == 7)
+    held = dispatcher.held()[1]
+    assert (held.restored, held.recomputed, held.waiting) == (4, 2, True)
 
 
 def test_it_says_when_it_leaves(rig: Rig, dispatcher: FakeDispatcher) -> None:

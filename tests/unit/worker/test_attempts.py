@@ -7,6 +7,7 @@ import pytest
 from penstock.worker.attempts import AttemptBook
 from penstock.worker.messages import (
     DETAIL_BYTES_MAX,
+    CursorKnown,
     Held,
     Report,
     SendChunk,
@@ -18,7 +19,7 @@ from penstock.worker.messages import (
     Wake,
 )
 
-from .books import GRACE_S, LOTS, chunk, connected, fetch, gone, sends, started
+from .books import GRACE_S, LOTS, chunk, connected, fetch, forget, gone, sends, started
 from .fakes import FakePiece, assignment, digest
 
 
@@ -26,15 +27,15 @@ def test_what_is_listed_is_started_once_and_what_is_not_is_stopped(book: Attempt
     one, two, three = map(assignment, (1, 2, 3))
     assert book.desired([one, two]) == [StartAttempt(one, 1), StartAttempt(two, 2)]
     assert book.desired([one, two]) == []
-    assert book.desired([two, three]) == [StopAttempt(1), StartAttempt(three, 3)]
+    assert book.desired([two, three]) == [StopAttempt(1), StartAttempt(three, 3), forget(1)]
     assert [held.attempt for held in book.held()] == [2, 3]
 
 
 def test_an_attempt_that_ended_needs_no_stop(book: AttemptBook) -> None:
     started(book, 1)
     assert book.ended(1, digest(0)) == [Report()]
-    assert book.held() == [Held(1, State.PRODUCED, 0)]
-    assert book.desired([]) == []
+    assert book.held() == [Held(1, State.PRODUCED, 0, waiting=True)]
+    assert book.desired([]) == [forget(1)]
     assert book.held() == []
 
 
@@ -188,7 +189,11 @@ def test_a_fetch_may_come_before_its_assignment(book: AttemptBook) -> None:
     assert book.next_deadline() == 1.0 + GRACE_S
     assert book.tick(1.0 + GRACE_S - 0.01) == []
     book.credit(1, 1, 0, 5)
-    assert book.desired([assignment(1)]) == [StartAttempt(assignment(1), 1), Wake(1)]
+    assert book.desired([assignment(1)]) == [
+        StartAttempt(assignment(1), 1),
+        CursorKnown(1),
+        Wake(1),
+    ]
     assert book.next_deadline() is None
     book.produced(1, FakePiece(0, 1))
     assert sends(book) == [chunk(0, 1)]
@@ -216,7 +221,7 @@ def test_an_attempt_that_is_taken_away_is_gone_for_its_client(book: AttemptBook)
     connected(book, 1)
     started(book, 1)
     fetch(book)
-    assert book.desired([]) == [StopAttempt(1), Wake(1)]
+    assert book.desired([]) == [StopAttempt(1), Wake(1), forget(1)]
     assert sends(book) == [gone(1, "the dispatcher took it away")]
 
 
@@ -226,7 +231,7 @@ def test_an_attempt_that_is_delivered_goes_silently(book: AttemptBook) -> None:
     book.ended(1, digest(0))
     fetch(book)
     sends(book)
-    assert book.desired([]) == []
+    assert book.desired([]) == [forget(1)]
     assert sends(book) == []
 
 
@@ -251,7 +256,7 @@ def test_a_failure_is_told_at_once_and_frees_the_buffer(book: AttemptBook) -> No
     fetch(book, credit=0)
     assert book.failed(1, "PIPELINE", "element 2: bad") == [Report(), Wake(1)]
     assert sends(book) == [SendFail(1, 1, "PIPELINE", "element 2: bad")]
-    assert book.held() == [Held(1, State.FAILED, 2, "PIPELINE", "element 2: bad")]
+    assert book.held() == [Held(1, State.FAILED, 2, "PIPELINE", "element 2: bad", waiting=True)]
     fetch(book)
     assert sends(book) == [SendFail(1, 1, "PIPELINE", "element 2: bad")]
 
@@ -278,7 +283,7 @@ def test_an_attempt_that_comes_back_is_another_run(book: AttemptBook) -> None:
     book.desired([])
     assert book.desired([assignment(1)]) == [StartAttempt(assignment(1), 2)]
     assert book.produced(1, FakePiece(1, 2)) == []
-    assert book.held() == [Held(1, State.RUNNING, 0)]
+    assert book.held() == [Held(1, State.RUNNING, 0, waiting=True)]
 
 
 def test_pieces_must_follow_each_other(book: AttemptBook) -> None:
@@ -301,4 +306,4 @@ def test_nothing_is_sent_on_a_closed_connection(book: AttemptBook) -> None:
     book.closed(1)
     assert book.next_send(1) is None
     assert book.closed(1) == []
-    assert book.desired([]) == [StopAttempt(1)]
+    assert book.desired([]) == [StopAttempt(1), forget(1)]

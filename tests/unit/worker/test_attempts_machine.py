@@ -37,6 +37,7 @@ LIMIT = 8 * held_bytes(FakePiece(0, LARGEST, SIZE))
 class Reader:
     """A client's view of one attempt: what it has, and on which connection it asks for more."""
 
+    had: int = 0  # elements that it has from an earlier attempt of the split
     received: int = 0
     acknowledged: int = 0
     verified: int | None = None  # hashes before it have come; None: not asked for
@@ -54,6 +55,7 @@ class Producer:
     made: int = 0
     blocked: bool = False
     length: int = field(default=0)
+    restored: int | None = None  # None: it has not begun
 
 
 class Machine(RuleBasedStateMachine):
@@ -94,11 +96,14 @@ class Machine(RuleBasedStateMachine):
         self.awake = True
         self.book.opened(self.connection)
 
-    @rule()
+    @rule(data=st.data())
     @precondition(lambda self: len(self.listed) < ATTEMPTS)
-    def assign(self) -> None:
-        self.listed.add(self.next_attempt)
-        self.readers.setdefault(self.next_attempt, Reader())
+    def assign(self, data: st.DataObject) -> None:
+        """A split, of which the client may have a part from an attempt that was lost."""
+        number = self.next_attempt
+        self.listed.add(number)
+        had = data.draw(st.integers(0, 7 * number % 23))
+        self.readers.setdefault(number, Reader(had, had, had))
         self.next_attempt += 1
         self.list_again()
 
@@ -115,12 +120,25 @@ class Machine(RuleBasedStateMachine):
         self.list_again()
         assert all(run.attempt != number for run in self.runs.values())
 
+    @rule(data=st.data())
+    @precondition(lambda self: any(run.restored is None for run in self.runs.values()))
+    def begin(self, data: st.DataObject) -> None:
+        """A run begins at a checkpoint at or below what the client wants, if it has said that."""
+        fresh = sorted(run for run, producer in self.runs.items() if producer.restored is None)
+        run = data.draw(st.sampled_from(fresh))
+        producer = self.runs[run]
+        cursor = self.book.cursor(run)
+        assert cursor in (None, self.readers[producer.attempt].had)
+        producer.restored = producer.made = data.draw(st.integers(0, cursor or 0))
+        self.obey(self.book.began(run, hashes(0, producer.restored)))
+
     @rule(data=st.data(), elements=st.integers(1, LARGEST))
     @precondition(lambda self: any(not run.blocked for run in self.runs.values()))
     def produce(self, data: st.DataObject, elements: int) -> None:
         free = sorted(run for run, producer in self.runs.items() if not producer.blocked)
         run = data.draw(st.sampled_from(free))
         producer = self.runs[run]
+        producer.restored = producer.restored or 0
         if producer.made == producer.length:
             del self.runs[run]
             self.obey(self.book.ended(run, digest(producer.length)))
@@ -195,6 +213,17 @@ class Machine(RuleBasedStateMachine):
         self.obey(self.book.tick(self.now))
 
     @invariant()
+    def what_is_made_again_is_counted(self) -> None:
+        begun = {p.attempt: p.restored for p in self.runs.values() if p.restored is not None}
+        for held in self.book.held():
+            again = max(0, self.readers[held.attempt].had - held.restored)
+            if held.attempt in begun:
+                assert held.restored == begun[held.attempt]
+                fetched = self.book._attempts[held.attempt].wanted is not None
+                assert held.recomputed == (again if fetched else 0)
+            assert held.recomputed in (0, again)
+
+    @invariant()
     def memory_is_bounded(self) -> None:
         one = held_bytes(FakePiece(0, LARGEST, SIZE))
         held = 0
@@ -234,6 +263,7 @@ class Machine(RuleBasedStateMachine):
         for _ in range(200):
             for run in [r for r, p in self.runs.items() if p.attempt == number and not p.blocked]:
                 producer = self.runs[run]
+                producer.restored = producer.restored or 0
                 if producer.made == producer.length:
                     del self.runs[run]
                     self.obey(self.book.ended(run, digest(producer.length)))

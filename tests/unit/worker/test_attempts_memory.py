@@ -18,7 +18,7 @@ from penstock.worker.messages import (
     Wake,
 )
 
-from .books import GRACE_S, chunk, connected, fetch, sends, started
+from .books import GRACE_S, chunk, connected, fetch, forget, sends, started
 from .fakes import FakePiece, assignment, digest, hashes
 
 
@@ -109,7 +109,11 @@ def test_shares_shrink_with_more_attempts_and_grow_with_fewer() -> None:
         assert book.may_produce(1)
         book.produced(1, FakePiece(index, index + 1))
     assert not book.may_produce(1)
-    assert book.desired([assignment(1)]) == [StopAttempt(2), ResumeProducing(1)]
+    assert book.desired([assignment(1)]) == [
+        StopAttempt(2),
+        forget(2),
+        ResumeProducing(1),
+    ]
 
 
 def test_every_attempt_may_hold_one_piece_however_large() -> None:

@@ -1,0 +1,115 @@
+"""Asks a worker that a client cannot reach whether it is there: connect, HELLO, WELCOME.
+
+What the answer proves. A refused or reset connection: nobody listens at the address, so the process
+that registered there is dead. A WELCOME with another id: another process is there. The right
+WELCOME: it is alive, and the way between it and the client is broken. Everything else (no answer in
+time, no route, an unknown name, bytes that are not ours, a connection that just ends) proves
+nothing, and the heartbeats decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import socket
+from dataclasses import dataclass
+
+from ..errors import ProtocolError
+from ..failpoints import failpoint
+from ..proto.wire import (
+    PREFIX_BYTES,
+    PROTOCOL_VERSION,
+    FrameLimits,
+    FrameType,
+    encode_frame,
+    finish_frame,
+    parse_prefix,
+)
+
+#: A greeting is short; more is refused before it is allocated.
+_LIMITS = FrameLimits(
+    header_bytes_max=1 << 13, payload_bytes_max=0, text_bytes_max=1 << 12, items_max=64
+)
+
+
+class Verdict(enum.Enum):
+    """What a probe has proven."""
+
+    ALIVE = "alive"
+    REFUSED = "refused"
+    STRANGER = "stranger"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The outcome of a probe, and what was seen, for people."""
+
+    verdict: Verdict
+    detail: str
+
+
+async def probe(address: str, worker: str, deadline_s: float) -> Answer:
+    """Asks whether `worker` serves at `address`.
+
+    Args:
+        address: `host:port` of its stream server.
+        worker: its id.
+        deadline_s: how long all of it may take, in seconds.
+
+    Returns:
+        What was seen; a failure is an answer, too.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        return Answer(Verdict.UNKNOWN, f"{address!r} is not HOST:PORT")
+    try:
+        failpoint("dispatcher.before_probe")
+        there = await asyncio.wait_for(_greeting(host.strip("[]"), int(port)), deadline_s)
+    except (ConnectionRefusedError, ConnectionResetError, BrokenPipeError) as error:
+        what = "refuses connections" if isinstance(error, ConnectionRefusedError) else "resets them"
+        return Answer(Verdict.REFUSED, f"{address} {what}")
+    except asyncio.TimeoutError:
+        return Answer(Verdict.UNKNOWN, f"{address} did not answer within {deadline_s:g} s")
+    except (OSError, OverflowError, EOFError, ProtocolError) as error:
+        return Answer(Verdict.UNKNOWN, f"{address}: {error}")
+    if there == worker:
+        return Answer(Verdict.ALIVE, f"{address} answers")
+    other = f"worker {there[:80]!r}" if there else "a worker that was not registered yet"
+    return Answer(Verdict.STRANGER, f"at {address} there is {other} now")
+
+
+async def _greeting(host: str, port: int) -> str:
+    """The id with which the process at the address introduces itself.
+
+    Raises:
+        OSError: it cannot be reached.
+        EOFError: it ended the connection.
+        ProtocolError: it does not speak this protocol.
+    """
+    reader, writer = await _connect(host, port)
+    try:
+        hello = {"version": PROTOCOL_VERSION, "job": "", "client": "dispatcher"}
+        writer.writelines(encode_frame(FrameType.HELLO, hello))
+        await writer.drain()
+        prefix = parse_prefix(await reader.readexactly(PREFIX_BYTES), _LIMITS)
+        header = await reader.readexactly(prefix.header_bytes)
+        frame = finish_frame(prefix, header, memoryview(b""), _LIMITS)
+        worker = frame.header.get("worker")
+        if frame.type is not FrameType.WELCOME or not isinstance(worker, str):
+            raise ProtocolError(f"a {frame.type.name} came instead of a greeting")
+        return worker
+    finally:
+        writer.close()
+
+
+async def _connect(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connects to the first of the host's addresses that does not refuse; raises if all do."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = [str(address[0]) for *_, address in found]
+    for address in addresses[:-1]:
+        with contextlib.suppress(ConnectionRefusedError):
+            return await asyncio.open_connection(address, port)
+    return await asyncio.open_connection(addresses[-1], port)

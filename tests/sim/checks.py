@@ -1,0 +1,186 @@
+"""What must be true: of the journal, of what was acknowledged, and of every delivery.
+
+`Ledger` is the memory of somebody who sees everything. It keeps each record that a dispatcher ever
+appended and whether it was durable, in sets of its own, and knows nothing of `State`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from penstock.dispatcher import events as ev
+from penstock.dispatcher.events import decode
+from penstock.dispatcher.recover import replay
+from penstock.dispatcher.snapshot import digest
+from penstock.dispatcher.state import State
+from penstock.dispatcher.validate import validate
+
+from .data import Pipeline, digest_of
+
+_VALIDATED_EVERY = 16
+
+
+class BrokenError(AssertionError):
+    """An invariant does not hold."""
+
+
+class Ledger:
+    """Every record of the journal, and what the durable ones say."""
+
+    def __init__(self) -> None:
+        self.records: list[bytes] = []
+        self.durable = 0
+        self.facts: set[tuple[Any, ...]] = set()
+        self.recoveries = 0
+
+    def appended(self, record: bytes, seq: int) -> None:
+        _check(seq == len(self.records) + 1, f"record {seq} comes after {len(self.records)}")
+        self.records.append(record)
+
+    def synced(self, durable_seq: int) -> None:
+        """Records up to this one are durable."""
+        _check(durable_seq >= self.durable, "what was durable is not any more")
+        for record in self.records[self.durable : durable_seq]:
+            self.facts.update(_facts(decode(record)))
+        self.durable = durable_seq
+
+    def recovered(
+        self, last_seq: int, snapshot_seq: int, records: list[tuple[int, bytes]], state: State
+    ) -> None:
+        """A dispatcher has read its journal: nothing that was durable may be missing."""
+        self.recoveries += 1
+        _check(
+            last_seq >= self.durable, f"{self.durable} records were durable, {last_seq} are left"
+        )
+        kept = self.records[:last_seq]
+        _check(
+            [record for _, record in records] == kept[snapshot_seq:],
+            "the records that were read are not those that were written",
+        )
+        self.records = kept
+        self.synced(last_seq)  # opening a journal makes durable what it found
+        _check(digest(state) == digest(folded(kept)), "replaying gives another state")
+
+    def check_reply(self, method: str, request: Any, reply: Any) -> None:
+        """What a reply says or acknowledges is durable (G7)."""
+        facts: list[tuple[Any, ...]] = []
+        if method == "SyncWorker":
+            facts += [("attempt", spec.attempt, request.worker) for spec in reply.attempts]
+        elif method == "RegisterWorker":
+            facts.append(("worker", reply.worker, request.incarnation))
+        elif method == "OpenJob":
+            facts.append(("joined", reply.job, request.client))
+        elif method == "SyncClient" and not reply.failure:
+            for progress in request.epochs:
+                epoch = (request.job, progress.stream, progress.epoch)
+                facts.append(("epoch", *epoch))
+                facts += [("delivered", *epoch, done.split) for done in progress.done]
+                if progress.finished:
+                    facts.append(("finished", *epoch))
+            facts += [
+                ("attempt", placed.attempt, placed.worker)
+                for view in reply.epochs
+                for placed in view.placements
+            ]
+        facts.append(("term", reply.term))
+        for fact in facts:
+            _check(fact in self.facts, f"{method} said {fact} before it was durable")
+
+    def check_finished(self, job: str, epoch: int, splits: int) -> None:
+        """The end of an epoch was shown to the trainer: every split is proven and durable (G5)."""
+        _check(("finished", job, 0, epoch) in self.facts, f"epoch {epoch} has an end, and no proof")
+        missing = [s for s in range(splits) if ("delivered", job, 0, epoch, s) not in self.facts]
+        _check(not missing, f"epoch {epoch} has an end, splits {missing} were not delivered")
+
+    def check_prefixes(self, state: State | None) -> None:
+        """Every prefix of the journal replays, and the whole of it gives the state that is."""
+        so_far = State()
+        for number, record in enumerate(self.records):
+            so_far.apply(decode(record))
+            if number % _VALIDATED_EVERY == 0:
+                validate(so_far, deal=True)
+        validate(so_far, deal=True)
+        half = [(seq, record) for seq, record in enumerate(self.records, 1)]
+        half = half[: len(half) // 2]
+        replay(None, half)
+        if state is not None:
+            _check(digest(state) == digest(so_far), "the journal does not give the state")
+
+
+class Witness:
+    """What one trainer was given, compared with the truth element by element."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.epochs_finished: list[int] = []
+        self.elements = 0
+        self.epoch = -1
+        self._truth: list[tuple[int, int]] = []
+        self._given: list[tuple[int, int]] = []
+        self._left: Counter[tuple[int, int]] = Counter()
+
+    def begin(self, epoch: int) -> None:
+        """An epoch is read from its beginning."""
+        least = self.epochs_finished[-1] + 1 if self.epochs_finished else 0
+        _check(epoch >= least, f"epoch {epoch} begins, {least - 1} was over")
+        self.epoch = epoch
+        self._truth = self.pipeline.truth(epoch)
+        self._given = []
+        self._left = Counter(self._truth)
+
+    def given(self, split: int, values: tuple[int, ...]) -> None:
+        """Elements were handed over."""
+        at = len(self._given)
+        new = [(split, value) for value in values]
+        self._given += new
+        self.elements += len(new)
+        if self.pipeline.deterministic:
+            wanted = self._truth[at : at + len(new)]
+            _check(new == wanted, f"epoch {self.epoch}, element {at}: {new} came, not {wanted}")
+            return
+        for item in new:
+            self._left[item] -= 1
+            _check(self._left[item] >= 0, f"epoch {self.epoch}: {item} came twice, or is unknown")
+
+    def end(self, said: Any) -> None:
+        """The end of the epoch was shown."""
+        _check(
+            len(self._given) == len(self._truth),
+            f"epoch {self.epoch} ended after {len(self._given)} of {len(self._truth)} elements",
+        )
+        own = digest_of([value for _, value in self._given])
+        _check(own == said, f"epoch {self.epoch} has digest {own}, the reader says {said}")
+        self.epochs_finished.append(self.epoch)
+
+
+def folded(records: list[bytes]) -> State:
+    """The state that records add up to."""
+    state = State()
+    for record in records:
+        state.apply(decode(record))
+    return state
+
+
+def _facts(event: Any) -> list[tuple[Any, ...]]:
+    match event:
+        case ev.TermStarted(term):
+            return [("term", term)]
+        case ev.AttemptAssigned():
+            return [("attempt", event.attempt, event.worker)]
+        case ev.WorkerRegistered():
+            return [("worker", event.worker, event.incarnation)]
+        case ev.ClientJoined(job, client):
+            return [("joined", job, client)]
+        case ev.EpochStarted(job, stream, epoch):
+            return [("epoch", job, stream, epoch)]
+        case ev.SplitDelivered():
+            return [("delivered", event.job, event.stream, event.epoch, event.split)]
+        case ev.EpochFinished():
+            return [("finished", event.job, event.stream, event.epoch)]
+    return []
+
+
+def _check(condition: bool, text: str) -> None:
+    if not condition:
+        raise BrokenError(text)

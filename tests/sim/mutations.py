@@ -1,0 +1,193 @@
+"""Mistakes that one could make, each put into the code by name, so that tests see them caught."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from penstock.client.engine import Engine as ClientEngine
+from penstock.client.lanes import EpochCore
+from penstock.client.splits import SplitState
+from penstock.dispatcher import scheduler
+from penstock.dispatcher.engine import Engine
+from penstock.dispatcher.service import ControlService
+from penstock.worker.buffer import Buffer
+
+from . import dispatcher
+from .checkpoints import Checkpoints
+from .worker import SimWorker
+
+Patch = pytest.MonkeyPatch
+
+
+def replies_before_it_is_durable(patch: Patch) -> None:
+    """The dispatcher does not wait for its journal."""
+
+    async def durable(engine: Engine) -> None:
+        return None
+
+    patch.setattr(Engine, "durable", durable)
+
+
+def assigns_a_split_twice(patch: Patch) -> None:
+    """The scheduler gives the last split to a worker once more."""
+    assignments = scheduler.assignments
+
+    def twice(state: Any, facts: Any) -> list[Any]:
+        events = list(assignments(state, facts))
+        again = [dataclasses.replace(e, attempt=e.attempt + 1) for e in events[-1:]]
+        return events + again
+
+    patch.setattr(scheduler, "assignments", twice)
+
+
+def forgets_the_last_record(patch: Patch) -> None:
+    """Recovery stops one record early."""
+    replay = dispatcher.replay
+    patch.setattr(dispatcher, "replay", lambda snapshot, records: replay(snapshot, records[:-1]))
+
+
+def forgets_an_element_too_many(patch: Patch) -> None:
+    """The worker drops one element that the client has not got."""
+    acknowledge = Buffer.acknowledge
+    patch.setattr(
+        Buffer, "acknowledge", lambda buffer, got: acknowledge(buffer, got + 1 if got else 0)
+    )
+
+
+def takes_stale_chunks(patch: Patch) -> None:
+    """The client takes a chunk whose attempt is not the split's any more, wherever it begins."""
+    placements, accept = EpochCore.placements, SplitState.accept
+    known: dict[int, SplitState] = {}
+
+    def remembering(core: EpochCore, view: Any) -> Any:
+        out = placements(core, view)
+        known.update(core._placed)
+        return out
+
+    def fetched(core: EpochCore, attempt: int) -> SplitState | None:
+        state = core._splits.get(known[attempt].split) if attempt in known else None
+        return state if state is not None and state.fetch is not None else None
+
+    def anywhere(state: SplitState, chunk: Any, nbytes: int) -> None:
+        moved = dataclasses.replace(chunk, start=state.received)
+        assert state.fetch is not None
+        state.fetch.verify = False
+        accept(state, moved, nbytes)
+
+    patch.setattr(EpochCore, "placements", remembering)
+    patch.setattr(EpochCore, "_fetched", fetched)
+    patch.setattr(EpochCore, "wants", lambda core, attempt: attempt in known)
+    patch.setattr(SplitState, "accept", anywhere)
+
+
+def trusts_an_end_without_its_digest(patch: Patch) -> None:
+    """The client believes every END, and some are of a worker that swallowed the last piece."""
+
+    def prove(state: SplitState, digest: Any) -> None:
+        state.proven, state.fetch, state.problem = state._digest.digest(), None, None
+
+    produce = SimWorker._produce
+
+    def swallow(worker: SimWorker, run: int) -> None:
+        made = worker._runs.get(run)
+        if made is not None and made.size > 3 and made.made >= made.size - 1:
+            made.size = made.made
+        produce(worker, run)
+
+    patch.setattr(SplitState, "prove", prove)
+    patch.setattr(SimWorker, "_produce", swallow)
+
+
+def ends_an_epoch_with_its_first_lane(patch: Patch) -> None:
+    """The client counts the epoch as over when one lane is."""
+    settle = EpochCore._settle
+
+    def hasty(core: EpochCore, lane: Any, out: Any) -> Any:
+        state = settle(core, lane, out)
+        if state is None:
+            core._unfinished = 0
+        return state
+
+    patch.setattr(EpochCore, "_settle", hasty)
+
+
+def shows_an_end_before_it_is_acknowledged(patch: Patch) -> None:
+    """The end of an epoch is shown although the dispatcher has not said that it is journaled."""
+    from penstock.client.epoch import EpochReader
+
+    end = EpochReader._end
+
+    def hasty(reader: EpochReader, taken: Any) -> Any:
+        reader.acknowledged = True
+        return end(reader, taken)
+
+    patch.setattr(EpochReader, "_end", hasty)
+
+
+def acknowledges_what_was_not_sent(patch: Patch) -> None:
+    """A reply counts for all splits that are done, not for those in its request."""
+    sync_reply = ClientEngine.sync_reply
+
+    def all_of_them(engine: ClientEngine, sent: Any, reply: Any) -> None:
+        sync_reply(engine, sent, reply)
+        for reader in engine._readers:
+            reader.unacknowledged.clear()
+
+    patch.setattr(ClientEngine, "sync_reply", all_of_them)
+
+
+def never_says_what_is_gone(patch: Patch) -> None:
+    """The client keeps its problems to itself."""
+    patch.setattr(EpochCore, "problems", lambda core: [])
+
+
+def never_loses_a_worker(patch: Patch) -> None:
+    """The dispatcher waits for dead workers for ever."""
+    patch.setattr(scheduler, "lost_workers", lambda *_: [])
+    patch.setattr(scheduler, "detours", lambda *_: [])
+    patch.setattr(Engine, "_lose", lambda *_: None)
+
+
+def restores_beyond_the_cursor(patch: Patch) -> None:
+    """A worker begins at its newest checkpoint, whatever the client wants next."""
+    find = Checkpoints.find
+
+    def newest(checkpoints: Checkpoints, key: Any, cursor: int) -> Any:
+        return find(checkpoints, key, 1 << 60)
+
+    patch.setattr(Checkpoints, "find", newest)
+
+
+def never_ends_what_is_stuck(patch: Patch) -> None:
+    """The dispatcher has no watchdog."""
+    patch.setattr(scheduler, "stuck_attempts", lambda *_: [])
+
+
+def hears_overtaken_requests(patch: Patch) -> None:
+    """A client's request that comes late counts like a new one."""
+    patch.setattr(ControlService, "_is_overtaken", lambda *_: False)
+
+
+MUTATIONS: Mapping[str, Callable[[Patch], None]] = {
+    mutation.__name__: mutation
+    for mutation in (
+        replies_before_it_is_durable,
+        assigns_a_split_twice,
+        forgets_the_last_record,
+        forgets_an_element_too_many,
+        takes_stale_chunks,
+        trusts_an_end_without_its_digest,
+        ends_an_epoch_with_its_first_lane,
+        shows_an_end_before_it_is_acknowledged,
+        acknowledges_what_was_not_sent,
+        never_says_what_is_gone,
+        never_loses_a_worker,
+        restores_beyond_the_cursor,
+        never_ends_what_is_stuck,
+        hears_overtaken_requests,
+    )
+}

@@ -1,0 +1,34 @@
+"""Many short lives of whole clusters, each from one seed, on virtual time (G1, G3, G5, G7, G8)."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from .batch import run_batch
+from .setup import FAULTS
+from .world import run_seed
+
+SEEDS = 500
+GROUP = 10
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, GROUP))
+def test_every_epoch_is_delivered_exactly_once_whatever_fails(first: int) -> None:
+    batch = run_batch(first, first + GROUP)
+    assert not batch.failed, "\n\n".join(batch.failed.values())
+
+
+def test_one_seed_again() -> None:
+    seed = int(os.environ.get("PENSTOCK_SIM_SEED", "1"))
+    first, second = run_seed(seed), run_seed(seed)
+    assert first == second, "a run follows from its seed"
+
+
+def test_the_seeds_bring_every_kind_of_fault() -> None:
+    batch = run_batch(1000, 1040)
+    assert not batch.failed, "\n\n".join(batch.failed.values())
+    assert set(batch.faults) == {kind for kind, _ in FAULTS}
+    assert batch.recoveries > 0
+    assert batch.elements > 0

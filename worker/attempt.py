@@ -1,0 +1,102 @@
+"""What the attempt book notes down: attempts, fetches, connections. Part of the pure core."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from .buffer import Buffer
+from .messages import Held, State
+
+if TYPE_CHECKING:
+    from ..proto.hashing import Digest
+    from .messages import Assignment, SendFail
+
+
+@dataclass(slots=True)
+class Fetch:
+    """One client's wish for one attempt.
+
+    Attributes:
+        connection: where it came from.
+        first: the first element wanted; hashes before it are sent if `hashed` says so.
+        next: the element to be sent next.
+        credit: payload bytes that may still be sent.
+        hashed: hashes before it are sent, or were not asked for.
+        ended: END is sent.
+    """
+
+    connection: int
+    first: int
+    next: int
+    credit: int
+    hashed: int
+    ended: bool = False
+
+
+@dataclass(slots=True)
+class Attempt:
+    assignment: Assignment
+    run: int
+    state: State = State.RUNNING
+    buffer: Buffer = field(default_factory=Buffer)
+    digest: Digest | None = None
+    code: str = ""
+    detail: str = ""
+    fetch: Fetch | None = None
+    #: The client does not want it any more; it is listed until the dispatcher knows, too.
+    released: bool = False
+    #: Its producer waits for ResumeProducing.
+    paused: bool = False
+    #: It is settled at which element the run begins.
+    begun: bool = False
+    #: That element, if it is of a checkpoint.
+    restored: int = 0
+    #: The first element of the run's first fetch.
+    wanted: int | None = None
+    #: Elements made again although the client had them from an earlier attempt.
+    recomputed: int = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether it takes a share of the memory."""
+        return not self.released and (self.state is State.RUNNING or self.buffer.nbytes > 0)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it is not for its producer to make the next step."""
+        return self.released or self.paused or self.state is not State.RUNNING or self.choosing
+
+    def held(self) -> Held:
+        """What the dispatcher is told of it."""
+        return Held(
+            self.assignment.attempt,
+            self.state,
+            self.buffer.made,
+            self.code,
+            self.detail,
+            restored=self.restored,
+            recomputed=self.recomputed,
+            waiting=self.waiting,
+        )
+
+    @property
+    def choosing(self) -> bool:
+        """Whether its producer may be waiting to hear where the client is."""
+        return not self.begun and self.wanted is None
+
+
+@dataclass(slots=True)
+class Pending:
+    """A fetch of an attempt that was not assigned (yet)."""
+
+    fetch: Fetch
+    deadline: float
+
+
+@dataclass(slots=True)
+class Connection:
+    #: Attempts fetched here, whose turn it is first.
+    turns: OrderedDict[int, None] = field(default_factory=OrderedDict)
+    fails: deque[SendFail] = field(default_factory=deque)

@@ -1,0 +1,172 @@
+"""One run's checkpoints: where it begins, and when it takes one. Runs in the producing thread."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from ..failpoints import failpoint
+from .checkpoint_file import Checkpoint, Header, Layout
+from .checkpointing import Schedule, may_take, usable
+from .checkpoints import UNUSABLE
+from .iterators import Source, StateError, options_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..proto.hashing import Hashes
+    from .checkpointing import Cost
+    from .keeper import Keeper
+    from .messages import Assignment
+
+logger = logging.getLogger(__name__)
+
+
+class Place(Protocol):
+    """What a run can ask and tell of where it is."""
+
+    def cursor(self) -> int | None:
+        """Waits, but not for ever, for the first element that a client wants."""
+
+    def begin(self, hashes: Hashes) -> None:
+        """The run begins after elements that have these hashes."""
+
+    def save(self, elements: int, take: Callable[[int, Hashes], None]) -> None:
+        """Calls `take` with what is acknowledged and the hashes so far, if the run goes on."""
+
+
+class Recorder:
+    """Begins a run from a checkpoint, if there is one that helps, and takes new ones.
+
+    Args:
+        keeper: writes them; None: there are none, neither to begin from nor to take.
+        cost: of the run's dataset.
+        place: of the run.
+        assignment: of the run.
+    """
+
+    def __init__(
+        self, keeper: Keeper | None, cost: Cost, place: Place, assignment: Assignment
+    ) -> None:
+        self._keeper = keeper
+        self._cost = cost
+        self._place = place
+        self._assignment = assignment
+        self._schedule: Schedule | None = None
+
+    def begin(self, kind: str, make: Callable[[Layout | None], Source]) -> tuple[Source, Hashes]:
+        """Makes the source of the run's elements, restored if that helps.
+
+        Args:
+            kind: of the layout that the run needs.
+            make: makes one from the split's beginning; without a layout, with one of its choice.
+
+        Returns:
+            The source, and the hashes of the elements before its first.
+        """
+        found = None
+        if self._keeper is not None and self._keeper.store.elements(self._assignment.key):
+            found = self._restore(self._keeper, kind, make)
+        source, hashes = found or (make(None), np.empty(0, np.uint64))
+        self._place.begin(hashes)
+        if self._keeper is not None and not self._cost.interval.off:
+            self._schedule = Schedule(self._cost, time.monotonic())
+        return source, hashes
+
+    def pause(self) -> None:
+        """What follows is not the pipeline's time."""
+        if self._schedule is not None:
+            self._schedule.pause(time.monotonic())
+
+    def resume(self, elements: int, source: Source) -> None:
+        """The run goes on, after a checkpoint if one is due.
+
+        Args:
+            elements: made so far: exactly those that `source` has yielded.
+            source: between two of its elements.
+        """
+        if self._schedule is None:
+            return
+        if self._schedule.due():
+            self._take(elements, source, self._schedule)
+        self._schedule.resume(time.monotonic())
+
+    def _restore(
+        self, keeper: Keeper, kind: str, make: Callable[[Layout | None], Source]
+    ) -> tuple[Source, Hashes] | None:
+        assignment, key = self._assignment, self._assignment.key
+        cursor = self._place.cursor()
+        if cursor is None:
+            logger.info("%s: no client in time, started from its beginning", assignment)
+            return None
+        for elements in usable(keeper.store.elements(key), cursor):
+            try:
+                found = self._restored(keeper, elements, kind, make)
+            except OSError as error:
+                logger.warning("%s: not restored at element %d: %s", assignment, elements, error)
+                continue
+            if found is not None:
+                logger.info(
+                    "%s: restored at element %d, wanted from %d on", assignment, elements, cursor
+                )
+                # This run will make new ones there.
+                keeper.forget(key, above=elements)
+                return found
+        keeper.forget(key)
+        return None
+
+    def _restored(
+        self,
+        keeper: Keeper,
+        elements: int,
+        kind: str,
+        make: Callable[[Layout | None], Source],
+    ) -> tuple[Source, Hashes] | None:
+        key = self._assignment.key
+        checkpoint = keeper.store.read(key, elements)
+        if checkpoint is None or checkpoint.header.layout.kind != kind:
+            return None
+        header = checkpoint.header
+        if header.options != options_name():
+            why = f"made with {header.options}, not {options_name()}"
+            keeper.store.set_aside(key, elements, UNUSABLE, why)
+            return None
+        source = make(header.layout)
+        try:
+            source.restore(checkpoint.state)
+        except StateError as error:
+            keeper.store.set_aside(key, elements, UNUSABLE, str(error))
+            return None
+        failpoint("worker.restore.after_restore")
+        return source, checkpoint.hashes
+
+    def _take(self, elements: int, source: Source, schedule: Schedule) -> None:
+        keeper, key = self._keeper, self._assignment.key
+        assert keeper is not None
+        room: list[bool] = []
+        self._place.save(0, lambda base, _: room.append(may_take(keeper.store.elements(key), base)))
+        if keeper.busy(key) or not any(room):
+            return  # the disk is slow, or the client; the next piece asks again
+        began = time.monotonic()
+        try:
+            state = source.capture()
+        except StateError as error:
+            if self._cost.refuse(str(error)):
+                logger.warning(
+                    "dataset %s cannot be checkpointed, its splits replay: %s", key.dataset, error
+                )
+            return
+        schedule.taken()
+        news = self._cost.learn(time.monotonic() - began, len(state) + 8 * elements)
+        if news:
+            logger.info("dataset %s: %s", key.dataset, news)
+        if self._cost.period_s() < float("inf"):
+            header = Header(key, elements, source.layout, tf.__version__, options_name())
+            self._place.save(
+                elements,
+                lambda base, hashes: keeper.save(Checkpoint(header, hashes, state), base),
+            )
