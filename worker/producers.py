@@ -56,6 +56,11 @@ class Outlet:
     _sink: Sink
     _run: int
     _grace_s: float
+    _held: list[object] = field(default_factory=list)
+
+    def hold(self, iterator: object) -> None:
+        """Has the run's iterator freed after its end was told: TensorFlow may take seconds."""
+        self._held.append(iterator)
 
     def put(self, piece: Piece) -> bool:
         """Hands over a piece and waits for space; False: stop."""
@@ -139,8 +144,9 @@ class Producers:
         assert sink is not None
         began = time.monotonic()
         failpoint("worker.attempt.before_start")
+        outlet = Outlet(stopped, sink, run, self._grace_s)
         try:
-            digest = self._produce(assignment, Outlet(stopped, sink, run, self._grace_s))
+            digest = self._produce(assignment, outlet)
         except Exception as error:
             if stopped.is_set():
                 logger.info("%s: stopped", assignment)

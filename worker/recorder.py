@@ -32,6 +32,9 @@ class Place(Protocol):
     def cursor(self) -> int | None:
         """Waits, but not for ever, for the first element that a client wants."""
 
+    def hold(self, iterator: object) -> None:
+        """Frees the iterator, but not before the run's end was told."""
+
     def begin(self, hashes: Hashes) -> None:
         """The run begins after elements that have these hashes."""
 
@@ -72,6 +75,7 @@ class Recorder:
         if self._keeper is not None and self._keeper.store.elements(self._assignment.key):
             found = self._restore(self._keeper, kind, make)
         source, hashes = found or (make(None), np.empty(0, np.uint64))
+        self._place.hold(source)
         self._place.begin(hashes)
         if self._keeper is not None and not self._cost.interval.off:
             self._schedule = Schedule(self._cost, time.monotonic())

@@ -78,9 +78,13 @@ class Spot:
         self.hashes = NOTHING
         self.begun: int | None = None
         self.pieces: list[EncodedPiece] = []
+        self.held: list[object] = []
 
     def cursor(self) -> int | None:
         return self.first
+
+    def hold(self, iterator: object) -> None:
+        self.held.append(iterator)
 
     def begin(self, hashes: Any) -> None:
         assert self.begun is None
