@@ -55,6 +55,7 @@ class Reader:
     Attributes:
         plan: the analysed dataset (`penstock.graph.Plan`); None when read by fingerprint.
         seed: the job's seed, where it is known before the job is opened.
+        epoch: the number, within the job, of the epoch that was begun last; None before.
         error: what ended the latest iteration, or None. tf.data shows it as text only.
 
     Raises:
@@ -98,6 +99,7 @@ class Reader:
         self.plan: Any = None
         self.error: BaseException | None = None
         self._idle_s = options.timing.heartbeat_s
+        self.epoch: int | None = None
         self._iterations = 0
         if isinstance(dataset, str):
             if not dataset or len(dataset) > _FINGERPRINT_CHARACTERS_MAX:
@@ -165,6 +167,7 @@ class Reader:
         reader: EpochReader | None = None
         try:
             reader = self._session.read(stream)
+            self.epoch = reader.epoch
             nothing = empty_run(self.components(stream)) if idle else ()
             while True:
                 taken = reader.take(timeout_s=self._idle_s if idle else None)

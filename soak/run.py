@@ -213,6 +213,8 @@ class Soak:
             return
         elif event == "wait" and not trainer.slept_in(told["begin_s"], told["end_s"]):
             self._waited(reading, told["begin_s"], told["end_s"])
+        elif event == "begin":
+            problems += self._is_epoch(trainer, told["number"])
         elif event == "epoch":
             problems += self._ended_epoch(trainer, told, judge)
         elif event == "error":
@@ -229,16 +231,23 @@ class Soak:
     def _ended_epoch(self, trainer: Trainer, told: dict[str, Any], judge: Judge) -> list[str]:
         assert trainer.reading is not None
         number = told["number"]
-        problems = judge.whole(trainer.reading, trainer.file_epoch, told)
-        # One that was killed just after the end of an epoch could not tell of it any more.
-        if number != trainer.expected and not (trainer.again and number == trainer.expected + 1):
-            problems.append(
-                f"{trainer.name} was given epoch {number} of {trainer.reading.pipeline}, "
-                f"not {trainer.expected}"
-            )
+        problems = self._is_epoch(trainer, number)
+        problems += judge.whole(trainer.reading, trainer.file_epoch, told)
         trainer.expected = number + 1
         trainer.file_epoch += 1
         return problems
+
+    def _is_epoch(self, trainer: Trainer, number: int) -> list[str]:
+        """Takes in which epoch a trainer reads; what is wrong with that, in words."""
+        assert trainer.reading is not None
+        expected, trainer.expected = trainer.expected, number
+        # One that was killed just after the end of an epoch could not tell of it any more.
+        skipped, trainer.again = trainer.again and number == expected + 1, False
+        if number == expected or skipped:
+            return []
+        return [
+            f"{trainer.name} was given epoch {number} of {trainer.reading.pipeline}, not {expected}"
+        ]
 
     def _again(self, trainer: Trainer, judge: Judge) -> None:
         """Starts a job that was broken off anew: the same one if it has a name."""

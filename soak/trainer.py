@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from ..client.reader import Reader
     from ..timing import Timing
 
 #: Elements of a step, and how long a step takes beyond the reading: a model would be busy.
@@ -99,7 +100,7 @@ def _read(reading: Reading, local: tf.data.Dataset, service: str, timing: Timing
     reader = served.penstock
     try:
         for epoch in range(reading.first, reading.epochs):
-            elements = _consume(served, reading.path(epoch))
+            elements = _consume(served, reading.path(epoch), reader)
             number, digest = max(reader.digests.items())
             digest_fields = {"count": digest.count, "total": digest.total}
             say("epoch", epoch=epoch, number=number, elements=elements, **digest_fields)
@@ -113,7 +114,7 @@ def _read(reading: Reading, local: tf.data.Dataset, service: str, timing: Timing
         reader.close()
 
 
-def _consume(served: tf.data.Dataset, path: Path) -> int:
+def _consume(served: tf.data.Dataset, path: Path, reader: Reader) -> int:
     """Reads one epoch, writes the hash of each element, and tells of waits; how many there were."""
     from .data import hash_of
 
@@ -125,6 +126,8 @@ def _consume(served: tf.data.Dataset, path: Path) -> int:
             if now_s - told_s >= _PROGRESS_S:
                 say("progress", elements=elements)
                 told_s = now_s
+            if not elements:  # before anything is written that is to be judged by it
+                say("begin", number=reader.epoch)
             file.write(hash_of(element))
             elements += 1
             if elements % _STEP == 0:
