@@ -162,16 +162,16 @@ class _Scheduler:
         self._faults = 0
         self._steps: list[Step] = []
         self._kinds: tuple[tuple[int, Callable[[], list[Step]]], ...] = (
-            (6, self._kill_worker),
-            (4, self._pause_worker),
-            (2, self._terminate_worker),
-            (1, self._lose_worker),
-            (1, self._join_worker),
-            (4, self._kill_dispatcher),
-            (2, self._pause_dispatcher),
-            (2, self._kill_everything),
-            (2, self._pause_trainer),
-            (1, self._kill_trainer),
+            (12, self._kill_worker),
+            (8, self._pause_worker),
+            (4, self._terminate_worker),
+            (2, self._lose_worker),
+            (2, self._join_worker),
+            (8, self._kill_dispatcher),
+            (4, self._pause_dispatcher),
+            (1, self._kill_everything),
+            (4, self._pause_trainer),
+            (2, self._kill_trainer),
         )
 
     def run(self) -> tuple[Step, ...]:
@@ -278,8 +278,11 @@ class _Scheduler:
 
     def _kill_everything(self) -> list[Step]:
         nodes = [DISPATCHER, *sorted(self._slots)]
-        if not all(self._free(node) for node in nodes):
+        rested_s = max(self._free_s.get(node, 0.0) for node in nodes)
+        if rested_s >= self._end_s:
             return []
+        # By itself there would hardly be a moment at which all of them are at rest.
+        self._now_s = max(self._now_s, rested_s)
         steps = [
             self._step(Verb.KILL, node, TOGETHER if number == 0 else "")
             for number, node in enumerate(nodes)

@@ -145,3 +145,10 @@ def test_a_schedule_needs_somebody_and_some_time() -> None:
         schedule(1, 0.0, SHAPE)
     with pytest.raises(UsageError):
         schedule(1, 10.0, Shape(0, 1, 1.0, 1.0, 1.0))
+
+
+def test_every_kind_of_fault_is_in_a_schedule_of_twenty_minutes() -> None:
+    shape = Shape(workers=4, trainers=2, worker_timeout_s=5.0, client_timeout_s=15.0, lease_s=3.0)
+    for seed in range(20):
+        kinds = {step.kind for step in schedule(seed, 1200.0, shape) if step.kind}
+        assert len(kinds) == 10, f"seed {seed}: {sorted(kinds)}"
