@@ -92,6 +92,10 @@ class RefusedError(PenstockError):
     exit_code = 7
 
 
+class FollowedError(RefusedError):
+    """Another process has registered at this worker's address after this one."""
+
+
 class ProtocolError(RefusedError):
     """Bytes on a stream are not a frame of this protocol, or of a version we speak."""
 

@@ -88,6 +88,8 @@ def dispatcher(
     host: str = typer.Option("127.0.0.1", help="Address to listen on; 0.0.0.0 serves everybody."),
     port: int = typer.Option(5050, min=0, max=65535, help="Port to listen on; 0 takes a free one."),
     journal: _Journal = "./penstock-journal",
+    standby: _Standby = False,
+    lease: _Lease = _DEFAULTS.lease_s,
     worker_timeout: _WorkerTimeout = _DEFAULTS.worker_timeout_s,
     client_timeout: _ClientTimeout = _DEFAULTS.client_timeout_s,
     progress_timeout: _ProgressTimeout = _DEFAULTS.progress_timeout_s,
@@ -96,8 +98,6 @@ def dispatcher(
         1.0, help="Multiplies every interval and deadline that is not given here."
     ),
     log_level: str = typer.Option("info", help=f"Least severe level shown: {', '.join(LEVELS)}."),
-    standby: _Standby = False,
-    lease: _Lease = _DEFAULTS.lease_s,
     log_format: _LogFormat = "human",
     announce: _Announce = "",
     stop_on_stdin_eof: _StopOnStdinEof = False,

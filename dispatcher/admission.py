@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ..errors import JobFailedError, NotFoundError, RefusedError, UsageError
+from ..errors import FollowedError, JobFailedError, NotFoundError, RefusedError, UsageError
 from ..proto.wire import PROTOCOL_VERSION
 from .events import (
     ClientJoined,
@@ -244,7 +244,7 @@ def _check_is_newest(state: State, late: LostWorker) -> None:
     later: list[LostWorker | Worker] = [*lost[lost.index(late) + 1 :], *state.workers.values()]
     for other in later:
         if other.address == late.address:
-            raise RefusedError(
+            raise FollowedError(
                 f"worker {late.worker} was followed by worker {other.worker} at its address"
                 f" {late.address}, so it counts as dead; this is a request of the older process."
                 " Two workers need two addresses (--port, --advertise)"

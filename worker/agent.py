@@ -11,12 +11,14 @@ A dispatcher that does not answer is retried for ever: what runs goes on running
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
+from ..errors import FollowedError
 from ..failpoints import failpoint
 from ..proto import control_pb2
 from ..proto.wire import PROTOCOL_VERSION
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _LEAVE_DEADLINE_S = 1.0
+#: Incarnations that a process may have, should another one be taken for a later one.
+INCARNATIONS_MAX = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,7 @@ class Agent:
         self._on_change = on_change
         self._checkpoints = checkpoints
         self._registered = False
+        self._incarnations = 1
         self._version = 0
         self._hold_ms = int(timing.heartbeat_s * 1000)
         self._backoff = Backoff(timing)
@@ -321,12 +326,27 @@ class Agent:
         reason = str(error)
         if isinstance(error, grpc.RpcError):
             refused = final_error(error)
+            if isinstance(refused, FollowedError) and self._incarnations < INCARNATIONS_MAX:
+                self._be_reborn(refused)
+                return
             if refused is not None and not self._registered:
                 self.error = refused
                 self._on_change()
                 return
             reason = f"{error.code().name}: {error.details()}"
         self._pause(reason)
+
+    def _be_reborn(self, refused: FollowedError) -> None:
+        """Prepares to register as the newest process at this address.
+
+        Only one process can listen there, and that is this one: what came after us was a late
+        request of the process before, and the dead do not ask again. If it was a live one, two
+        workers have been given one address, and the bound tells them.
+        """
+        logger.warning("registering as a new incarnation: %s", refused)
+        self._incarnations += 1
+        self._identity = replace(self._identity, incarnation=secrets.token_hex(8))
+        self._pause("taken for an older process")
 
     def _pause(self, reason: str) -> None:
         pause, lasted = self._backoff.failed()

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from penstock.errors import FollowedError
 from penstock.proto import control_pb2
 from penstock.proto.wire import PROTOCOL_VERSION
+from penstock.worker.agent import INCARNATIONS_MAX
 from penstock.worker.link import Backoff, final_error
 from penstock.worker.messages import Assignment, Key
 
@@ -26,6 +28,7 @@ class SimAgent:
         self._timing = worker.world.setup.timing
         self._backoff = Backoff(self._timing, lambda: worker.world.clock.now_s)
         self._registered = False
+        self._incarnations = 1
         self._version = 0
         self._term = 0
         self._hold_ms = int(self._timing.heartbeat_s * 1000)
@@ -130,6 +133,10 @@ class SimAgent:
             if method == "SyncWorker":
                 self._news = self._news or request.hold_ms == 0  # it may not have arrived
             refused = final_error(error) if error is not None else None
+            if isinstance(refused, FollowedError) and self._incarnations < INCARNATIONS_MAX:
+                self._incarnations += 1
+                self._worker.be_reborn()
+                refused = None
             if refused is not None and not self._registered:
                 self._worker.refused = refused
                 self._worker.process.kill()

@@ -69,7 +69,7 @@ class SimWorker:
         self.standby = standby
         self.slots = slots
         self.memory = memory
-        self.incarnation = f"{host}-{world.next_incarnation()}"
+        self.be_reborn()
         self.process = Process(world.clock, host)
         self.worker = ""
         self.refused: Any = None
@@ -83,6 +83,10 @@ class SimWorker:
         self.checkpoints = world.checkpoints.setdefault(host, Checkpoints())
         self._agent = SimAgent(self)
         self.process.after(world.rng.uniform(0.01, 0.5), self._agent.step)
+
+    def be_reborn(self) -> None:
+        """Takes a new incarnation."""
+        self.incarnation = f"{self.host}-{self.world.next_incarnation()}"
 
     def leave(self) -> None:
         """SIGTERM: says good-bye and ends."""

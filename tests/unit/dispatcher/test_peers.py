@@ -91,7 +91,7 @@ def test_a_request_of_the_older_process_at_an_address_changes_nothing(tmp_path: 
             assert not (await old.sync(attempts)).registered
             assert not (await old.sync(leaving=True)).registered
             code, text, named = await refusal(old.register())
-            assert (code, named) == (grpc.StatusCode.FAILED_PRECONDITION, "RefusedError")
+            assert (code, named) == (grpc.StatusCode.FAILED_PRECONDITION, "FollowedError")
             assert f"followed by worker {new.name}" in text
             old.name = new.name  # even if it guesses the id
             assert not (await old.sync(attempts)).registered

@@ -29,6 +29,7 @@ class FakeDispatcher(control_pb2_grpc.ControlServicer):
         self.syncs: list[Any] = []
         self.fetched: list[str] = []
         self.refuse: tuple[grpc.StatusCode, str] | None = None
+        self.refuse_as = "RefusedError"
         self.unwanted: set[int] = set()  # splits whose checkpoints are of no use
         self.port = 0
         self._closing = False
@@ -80,6 +81,7 @@ class FakeDispatcher(control_pb2_grpc.ControlServicer):
             self.registered = self.registered or self.refuse is None
             self.changed.notify_all()
         if self.refuse is not None:
+            context.set_trailing_metadata((("penstock-error", self.refuse_as),))
             context.abort(*self.refuse)
         wanted = [n for n, c in enumerate(request.checkpoints) if c.split not in self.unwanted]
         return control_pb2.RegisterWorkerReply(

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 import grpc
 import pytest
 
-from penstock.errors import RefusedError, UsageError
+from penstock.errors import FollowedError, RefusedError, UsageError
 from penstock.timing import Timing
-from penstock.worker.agent import Agent, Identity
+from penstock.worker.agent import INCARNATIONS_MAX, Agent, Identity
 from penstock.worker.link import Backoff, Link, parse_addresses
 from penstock.worker.messages import Assignment, AttemptError, Held, Key, State
 
@@ -247,6 +247,21 @@ def test_a_refusal_is_final(dispatcher: FakeDispatcher) -> None:
         assert rig.changes.acquire(timeout=DEADLINE_S)
         assert isinstance(rig.agent.error, RefusedError)
         assert "another protocol version" in str(rig.agent.error)
+    finally:
+        rig.close()
+
+
+def test_one_that_is_taken_for_the_process_before_it_registers_anew_but_not_for_ever(
+    dispatcher: FakeDispatcher,
+) -> None:
+    dispatcher.refuse = (grpc.StatusCode.FAILED_PRECONDITION, "w1 was followed by w2")
+    dispatcher.refuse_as = "FollowedError"
+    rig = Rig(dispatcher)
+    try:
+        assert rig.changes.acquire(timeout=DEADLINE_S)
+        assert isinstance(rig.agent.error, FollowedError)
+        incarnations = [request.incarnation for request in dispatcher.registrations]
+        assert len(incarnations) == len(set(incarnations)) == INCARNATIONS_MAX
     finally:
         rig.close()
 
