@@ -190,6 +190,7 @@ class SimDisk:
     def remove(self, path: Path) -> None:
         if path in self._locks:
             self.look("unlock", path)
+            self.lock_file(path)  # another process may have been faster
             del self._locks[path]
             return
         self.change("remove", path)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from penstock.errors import JournalError
@@ -201,6 +201,7 @@ def test_a_writer_that_stops_anywhere_and_wakes_up_at_any_time_harms_nobody(
         woken_at += 1
 
 
+@example([("a", 1), ("a", 1), ("c", 7)])  # two remove the same lock file
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 40)), min_size=3, max_size=12),
 )

@@ -63,7 +63,10 @@ def running(dispatcher: FakeDispatcher) -> Iterator[Worker]:
     assert registered.wait(20)
     yield made
     assert made.close()
-    left = [t.name for t in threading.enumerate() if t.name.startswith("penstock-")]
+    ours = [t for t in threading.enumerate() if t.name.startswith("penstock-")]
+    for thread in ours:
+        thread.join(60.0)  # TensorFlow may take seconds to free an iterator
+    left = [thread.name for thread in ours if thread.is_alive()]
     assert left == []
 
 

@@ -233,7 +233,10 @@ def start(dispatcher: FakeDispatcher, tmp_path: Path, port: int) -> Iterator[Cal
     yield start_
     for worker in workers:
         worker.close()
-    left = [t.name for t in threading.enumerate() if t.name.startswith("penstock-")]
+    ours = [t for t in threading.enumerate() if t.name.startswith("penstock-")]
+    for thread in ours:
+        thread.join(DEADLINE_S)  # TensorFlow may take seconds to free an iterator
+    left = [thread.name for thread in ours if thread.is_alive()]
     assert left == []
 
 
