@@ -35,6 +35,7 @@ _RETRIED = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.ABORTED,
 )
 _CLASSES: tuple[tuple[grpc.StatusCode, type[errors.PenstockError]], ...] = (
     (grpc.StatusCode.NOT_FOUND, errors.NotFoundError),
@@ -181,12 +182,28 @@ class Control:
         failpoint("client.put_dataset.after_reply")
 
     def open_job(self, request: control_pb2.OpenJobRequest) -> control_pb2.OpenJobReply:
-        """Creates or joins a job."""
+        """Creates or joins a job.
+
+        The client is numbered once, so that a request which comes late takes no job from a client
+        that arrived after this one; only a dispatcher that began anew numbers it again.
+        """
         request.protocol_version = PROTOCOL_VERSION
-        reply: control_pb2.OpenJobReply = self._call(
-            lambda stub, timeout_s: stub.OpenJob(request, timeout=timeout_s)
-        )
-        return reply
+
+        def call(stub: Any, timeout_s: float) -> control_pb2.OpenJobReply:
+            if not request.arrival:
+                announced = stub.AnnounceClient(
+                    control_pb2.AnnounceClientRequest(), timeout=timeout_s
+                )
+                request.term, request.arrival = announced.term, announced.arrival
+            try:
+                reply: control_pb2.OpenJobReply = stub.OpenJob(request, timeout=timeout_s)
+            except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.ABORTED:
+                    request.arrival = 0
+                raise
+            return reply
+
+        return self._call(call)
 
     def close_client(self, job: str, client: str) -> None:
         """Tells the dispatcher that this client is done; tried once, for a short time."""

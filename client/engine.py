@@ -135,7 +135,7 @@ class Engine:
             reader = EpochReader(self, stream, epoch, core)
             self._readers.append(reader)
             self._share_memory()
-            for worker in self._links.up:
+            for worker in sorted(self._links.up):
                 core.connected(worker)
             self.news()
             return reader

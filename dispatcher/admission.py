@@ -119,7 +119,7 @@ def open_job(state: State, request: control_pb2.OpenJobRequest, seed: int) -> li
     _check_job_request(state, request)
     job = find_job(state, request)
     if job is not None and request.client in job.former:
-        raise _taken_over(job, request.client)  # a request that comes late takes nothing back
+        raise taken_over(job, request.client)  # a request that comes late takes nothing back
     if job is not None and job.failure:
         if job.client == request.client:
             raise JobFailedError(f"job {job.label} failed: {job.failure}")
@@ -175,7 +175,7 @@ def owned_job(
             " open a job again"
         )
     if job.client != client:
-        raise _taken_over(job, client)
+        raise taken_over(job, client)
     if not job.attached and not job.failure:
         why = (endings or {}).get(job_id, "it left, or was silent for too long")
         raise RefusedError(
@@ -185,7 +185,8 @@ def owned_job(
     return job
 
 
-def _taken_over(job: Job, client: str) -> RefusedError:
+def taken_over(job: Job, client: str) -> RefusedError:
+    """What a client is told whose job is a newer one's."""
     return RefusedError(
         f"job {job.label} was taken over by client {job.client}; this client, {client},"
         " is an older one"

@@ -40,7 +40,7 @@ class News:
 
     def bump(self, peers: Iterable[str]) -> None:
         """The views of these peers have changed."""
-        for name in peers:
+        for name in sorted(peers):  # the same run in every process, whatever strings hash to
             peer = self._peers.get(name)
             if peer is None:
                 self._peers[name] = _Peer()

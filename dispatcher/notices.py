@@ -53,7 +53,7 @@ class Notices:
         due = [
             job
             for job, since_s in self._since_s.items()
-            if job not in self._texts and now_s - since_s >= patience_s
+            if job not in self._texts and now_s >= since_s + patience_s
         ]
         for job in due:
             since_s = self._since_s[job]

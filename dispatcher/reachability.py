@@ -137,7 +137,7 @@ class Reachability:
             number: report.why
             for reports in self.reports.values()
             for number, report in reports.items()
-            if number in self.state.attempts and now_s - report.since_s >= patience_s
+            if number in self.state.attempts and now_s >= report.since_s + patience_s
         }
 
     def avoid(self, job: str, worker: str, now_s: float) -> None:
@@ -165,7 +165,7 @@ class Reachability:
         deadlines += [
             # What is overdue already and cannot be helped is looked at again, not at once.
             max(report.since_s, now_s) + self.timing.worker_timeout_s
-            if now_s - report.since_s >= self.timing.worker_timeout_s
+            if now_s >= report.since_s + self.timing.worker_timeout_s
             else report.since_s + self.timing.worker_timeout_s
             for reports in self.reports.values()
             for report in reports.values()

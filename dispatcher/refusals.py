@@ -32,6 +32,14 @@ async def refuse(context: Any, error: PenstockError) -> NoReturn:
     raise AssertionError("abort raises")
 
 
+async def ask_again(context: Any) -> NoReturn:
+    """Ends a client's call that shows no number of this term; nothing came of it."""
+    await context.abort(
+        grpc.StatusCode.ABORTED, "this client has not announced itself in this term"
+    )
+    raise AssertionError("abort raises")
+
+
 async def supersede(context: Any) -> NoReturn:
     """Ends a call that was overtaken by a newer one of the same peer; nothing came of it."""
     await context.abort(grpc.StatusCode.CANCELLED, "a newer call of this peer came before this one")

@@ -217,10 +217,11 @@ def lost_workers(state: State, facts: Facts, now_s: float, timeout_s: float) -> 
     out: list[Event] = []
     lost: set[str] = set()
     for worker in state.workers.values():
-        silent_s = now_s - facts.heard_s.get(worker.worker, now_s)
-        if silent_s >= timeout_s * patience(facts, worker.worker):
+        heard_s = facts.heard_s.get(worker.worker, now_s)
+        # The same sum as the timer's, so that it does not wake up for nothing.
+        if now_s >= heard_s + timeout_s * patience(facts, worker.worker):
             lost.add(worker.worker)
-            out.append(WorkerLost(worker.worker, f"no heartbeat for {silent_s:.1f} s"))
+            out.append(WorkerLost(worker.worker, f"no heartbeat for {now_s - heard_s:.1f} s"))
     return out + promotions(state, lost)
 
 
@@ -347,9 +348,9 @@ def lost_clients(state: State, facts: Facts, now_s: float, timeout_s: float) -> 
     """The clients that have been silent for too long; an unnamed job ends with its client."""
     out: list[Event] = []
     for job in state.jobs.values():
-        silent_s = now_s - facts.heard_s.get(job.job, now_s)
-        if job.attached and silent_s >= timeout_s:
-            reason = f"its client {job.client} was silent for {silent_s:.1f} s"
+        heard_s = facts.heard_s.get(job.job, now_s)
+        if job.attached and now_s >= heard_s + timeout_s:
+            reason = f"its client {job.client} was silent for {now_s - heard_s:.1f} s"
             out.append(ClientLeft(job.job, reason) if job.name else JobClosed(job.job, reason))
     return out
 

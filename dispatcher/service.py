@@ -18,9 +18,10 @@ from ..errors import NotFoundError, PenstockError, UsageError
 from ..failpoints import failpoint
 from ..proto import control_pb2, control_pb2_grpc
 from . import admission, progress
+from .arrivals import Arrivals
 from .datasets import GRAPH_BYTES_MAX
 from .events import ClientLeft, JobClosed
-from .refusals import refuse, supersede
+from .refusals import ask_again, refuse, supersede
 from .status import picture
 from .views import client_view, worker_view
 
@@ -76,6 +77,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         self._blobs = blobs
         # The newest request of each client, by (job, client), where clients number them.
         self._sequences: dict[str, tuple[str, int]] = {}
+        self._arrivals = Arrivals()
 
     # Datasets.
 
@@ -152,15 +154,29 @@ class ControlService(control_pb2_grpc.ControlServicer):
     # Clients.
 
     @_answering
+    async def AnnounceClient(
+        self, request: control_pb2.AnnounceClientRequest, context: Any
+    ) -> control_pb2.AnnounceClientReply:
+        """Numbers a client; a number that is never used means nothing."""
+        return control_pb2.AnnounceClientReply(
+            term=self.engine.state.term, arrival=self._arrivals.number()
+        )
+
+    @_answering
     async def OpenJob(
         self, request: control_pb2.OpenJobRequest, context: Any
     ) -> control_pb2.OpenJobReply:
         """Creates or joins a job."""
-        engine = self.engine
+        engine, state = self.engine, self.engine.state
+        admission.check_version(request.protocol_version, "client")
+        if not self._arrivals.is_known(state.term, request):
+            await ask_again(context)
+        self._arrivals.check(admission.find_job(state, request), request)
         failpoint("dispatcher.open_job.before_commit")
-        engine.commit(admission.open_job(engine.state, request, secrets.randbits(63)))
-        job = admission.find_job(engine.state, request)
+        engine.commit(admission.open_job(state, request, secrets.randbits(63)))
+        job = admission.find_job(state, request)
         assert job is not None, "it was just opened"
+        self._arrivals.opened(job, request.arrival, state.jobs)
         engine.hear(job.job)
         await engine.durable()
         failpoint("dispatcher.open_job.before_reply")

@@ -49,8 +49,20 @@ class GetDatasetReply(_message.Message):
     part: bytes
     def __init__(self, part: _Optional[bytes] = ...) -> None: ...
 
+class AnnounceClientRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class AnnounceClientReply(_message.Message):
+    __slots__ = ("term", "arrival")
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    ARRIVAL_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    arrival: int
+    def __init__(self, term: _Optional[int] = ..., arrival: _Optional[int] = ...) -> None: ...
+
 class OpenJobRequest(_message.Message):
-    __slots__ = ("protocol_version", "job_name", "client", "streams", "seed", "lanes", "block", "ordered", "attempts_max")
+    __slots__ = ("protocol_version", "job_name", "client", "streams", "seed", "lanes", "block", "ordered", "attempts_max", "term", "arrival")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     JOB_NAME_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +72,8 @@ class OpenJobRequest(_message.Message):
     BLOCK_FIELD_NUMBER: _ClassVar[int]
     ORDERED_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_MAX_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    ARRIVAL_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     job_name: str
     client: str
@@ -69,7 +83,9 @@ class OpenJobRequest(_message.Message):
     block: int
     ordered: bool
     attempts_max: int
-    def __init__(self, protocol_version: _Optional[int] = ..., job_name: _Optional[str] = ..., client: _Optional[str] = ..., streams: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., lanes: _Optional[int] = ..., block: _Optional[int] = ..., ordered: _Optional[bool] = ..., attempts_max: _Optional[int] = ...) -> None: ...
+    term: int
+    arrival: int
+    def __init__(self, protocol_version: _Optional[int] = ..., job_name: _Optional[str] = ..., client: _Optional[str] = ..., streams: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., lanes: _Optional[int] = ..., block: _Optional[int] = ..., ordered: _Optional[bool] = ..., attempts_max: _Optional[int] = ..., term: _Optional[int] = ..., arrival: _Optional[int] = ...) -> None: ...
 
 class OpenJobReply(_message.Message):
     __slots__ = ("term", "job", "seed", "next_epoch", "lanes", "block")

@@ -49,6 +49,11 @@ class ControlStub:
                 request_serializer=penstock_dot_proto_dot_control__pb2.GetDatasetRequest.SerializeToString,
                 response_deserializer=penstock_dot_proto_dot_control__pb2.DatasetInfo.FromString,
                 _registered_method=True)
+        self.AnnounceClient = channel.unary_unary(
+                '/penstock.v1.Control/AnnounceClient',
+                request_serializer=penstock_dot_proto_dot_control__pb2.AnnounceClientRequest.SerializeToString,
+                response_deserializer=penstock_dot_proto_dot_control__pb2.AnnounceClientReply.FromString,
+                _registered_method=True)
         self.OpenJob = channel.unary_unary(
                 '/penstock.v1.Control/OpenJob',
                 request_serializer=penstock_dot_proto_dot_control__pb2.OpenJobRequest.SerializeToString,
@@ -105,8 +110,16 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AnnounceClient(self, request, context):
+        """Numbers a client by its arrival, before it opens a job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def OpenJob(self, request, context):
-        """Creates a job or joins the one of that name; the newest client incarnation owns the job.
+        """Creates a job or joins the one of that name; the client that arrived last owns the job. One that
+        arrived in another term is answered with ABORTED: it announces itself again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -164,6 +177,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.DescribeDataset,
                     request_deserializer=penstock_dot_proto_dot_control__pb2.GetDatasetRequest.FromString,
                     response_serializer=penstock_dot_proto_dot_control__pb2.DatasetInfo.SerializeToString,
+            ),
+            'AnnounceClient': grpc.unary_unary_rpc_method_handler(
+                    servicer.AnnounceClient,
+                    request_deserializer=penstock_dot_proto_dot_control__pb2.AnnounceClientRequest.FromString,
+                    response_serializer=penstock_dot_proto_dot_control__pb2.AnnounceClientReply.SerializeToString,
             ),
             'OpenJob': grpc.unary_unary_rpc_method_handler(
                     servicer.OpenJob,
@@ -277,6 +295,33 @@ class Control:
             '/penstock.v1.Control/DescribeDataset',
             penstock_dot_proto_dot_control__pb2.GetDatasetRequest.SerializeToString,
             penstock_dot_proto_dot_control__pb2.DatasetInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AnnounceClient(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.v1.Control/AnnounceClient',
+            penstock_dot_proto_dot_control__pb2.AnnounceClientRequest.SerializeToString,
+            penstock_dot_proto_dot_control__pb2.AnnounceClientReply.FromString,
             options,
             channel_credentials,
             insecure,

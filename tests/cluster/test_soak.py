@@ -26,7 +26,7 @@ DIGEST = Digest(20, 1, 2)
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # its own bounds end it before
-@pytest.mark.parametrize("seed", [11, 12, 13])
+@pytest.mark.parametrize("seed", [11, 12, 14])  # in 14 everything dies together
 def test_random_faults_lose_repeat_alter_and_misplace_nothing(seed: int, tmp_path: Path) -> None:
     directory = tmp_path / "soak"
     command = [sys.executable, "-m", "penstock", "soak", "--seconds", "40", "--json"]

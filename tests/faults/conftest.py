@@ -19,6 +19,8 @@ from .trainer import elements
 SEED = 7
 _FILES = 8
 _LINES = 50
+#: Holds a whole split: nothing of it is there before all of it is made.
+_BUFFER = 64
 #: About a millisecond for each element, so that a split is made in several pieces.
 _WORK = 60
 
@@ -39,32 +41,32 @@ class Truth:
 FreshDataset = Callable[..., Truth]
 
 
-def pipeline(paths: list[str], mark: str, work: int) -> tf.data.Dataset:
-    """The lines of files, shuffled, each with `mark` at its end; a line takes `work` products."""
+def pipeline(paths: list[str], mark: str, buffer: int) -> tf.data.Dataset:
+    """The lines of files, shuffled in a buffer of that size, each with `mark` at its end."""
 
     def worked(line: tf.Tensor) -> tf.Tensor:
         matrix = tf.eye(64) * tf.cast(tf.strings.length(line), tf.float32)
-        for _ in range(work):
+        for _ in range(_WORK):
             matrix = matrix @ tf.eye(64)
         zero = tf.cast(tf.reduce_sum(matrix) * 0.0, tf.int64)
         return tf.strings.join([line, tf.strings.as_string(zero), mark], "-")
 
-    return tf.data.TextLineDataset(paths).map(worked, num_parallel_calls=2).shuffle(64)
+    return tf.data.TextLineDataset(paths).map(worked, num_parallel_calls=2).shuffle(buffer)
 
 
 @pytest.fixture(scope="session")
 def fresh_dataset(tmp_path_factory: pytest.TempPathFactory) -> FreshDataset:
     """Makes datasets that no dispatcher or worker has heard of."""
-    directory = tmp_path_factory.mktemp("lines")
-    paths = []
-    for number in range(_FILES):
-        path = directory / f"{number}.txt"
-        path.write_text("".join(f"{number}:{line}\n" for line in range(_LINES)))
-        paths.append(str(path))
     marks = itertools.count()
 
-    def make(work: int = _WORK) -> Truth:
-        dataset = pipeline(paths, f"mark{next(marks)}", work)
+    def make(lines: int = _LINES, buffer: int = _BUFFER) -> Truth:
+        directory = tmp_path_factory.mktemp("lines")
+        paths = []
+        for number in range(_FILES):
+            path = directory / f"{number}.txt"
+            path.write_text("".join(f"{number}:{line}\n" for line in range(lines)))
+            paths.append(str(path))
+        dataset = pipeline(paths, f"mark{next(marks)}", buffer)
         (stream,) = analyse(dataset, lanes=4).streams
         info = StreamInfo(
             stream.fingerprint,

@@ -102,7 +102,9 @@ class Chain(threading.Thread):
 def test_an_epoch_is_exact_though_its_only_worker_is_killed_at_every_point_of_its_checkpoints(
     cluster: LocalCluster, fresh_dataset: FreshDataset, tmp_path: Path
 ) -> None:
-    truth = fresh_dataset(work=240)
+    # Splits that are long and come little by little: whatever life of the worker ends, the client
+    # is past a checkpoint of it, and the next one begins there.
+    truth = fresh_dataset(lines=500, buffer=4)
     reference = read_calmly(cluster, truth)
     with LocalCluster(
         workers=0,

@@ -3,7 +3,10 @@ a sync loop that follow the rules of `client/stream.py` and `client/sync.py`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
+
+import grpc
 
 from penstock.client.control import Backoff, Control, error_of, is_transient
 from penstock.client.engine import Engine, OpenedJob
@@ -253,7 +256,14 @@ class SimTrainer:
             self.process.after(0, self._take)
 
     def call(
-        self, method: str, request: Any, then: Any, *, tries: int = 1 << 30, pause_s: float = 0.0
+        self,
+        method: str,
+        request: Any,
+        then: Any,
+        *,
+        tries: int = 1 << 30,
+        pause_s: float = 0.0,
+        on_aborted: Callable[[], None] | None = None,
     ) -> None:
         """A call that is tried until it is answered, or refused for good."""
         started_s = self.world.clock.now_s
@@ -263,6 +273,8 @@ class SimTrainer:
                 then(reply)
             elif not is_transient(error):
                 self._fail(error_of(error, HOST))
+            elif error.code() is grpc.StatusCode.ABORTED and on_aborted is not None:
+                self.process.after(self._timing.retry_min_s, on_aborted)
             elif tries > 1:
                 waited_s = self.world.clock.now_s - started_s
                 again_s = min(2 * pause_s, self._timing.retry_max_s) or self._timing.retry_min_s
@@ -272,7 +284,9 @@ class SimTrainer:
                 self.process.after(again_s, retry, again_s)
 
         def retry(again_s: float) -> None:
-            self.call(method, request, then, tries=tries - 1, pause_s=again_s)
+            self.call(
+                method, request, then, tries=tries - 1, pause_s=again_s, on_aborted=on_aborted
+            )
 
         self.world.net.call(self.process, HOST, method, request, self._timing.rpc_deadline_s, done)
 
@@ -289,9 +303,13 @@ class SimTrainer:
             control_pb2.PutDatasetRequest(info=info),
             control_pb2.PutDatasetRequest(part=b"graph"),
         ]
-        self.call("PutDataset", parts, lambda reply: self._open_job())
+        self.call("PutDataset", parts, lambda reply: self._announce())
 
-    def _open_job(self) -> None:
+    def _announce(self) -> None:
+        request = control_pb2.AnnounceClientRequest()
+        self.call("AnnounceClient", request, self._open_job)
+
+    def _open_job(self, announced: control_pb2.AnnounceClientReply) -> None:
         pipeline = self.witness.pipeline
         request = control_pb2.OpenJobRequest(
             protocol_version=PROTOCOL_VERSION,
@@ -303,8 +321,10 @@ class SimTrainer:
             block=pipeline.block,
             ordered=pipeline.ordered,
             attempts_max=pipeline.attempts_max,
+            term=announced.term,
+            arrival=announced.arrival,
         )
-        self.call("OpenJob", request, self._opened)
+        self.call("OpenJob", request, self._opened, on_aborted=self._announce)
 
     def _opened(self, reply: Any) -> None:
         if self.engine is not None:

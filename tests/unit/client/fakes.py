@@ -198,6 +198,9 @@ class FakeDispatcher(control_pb2_grpc.ControlServicer):
         self.requests: list[control_pb2.SyncClientRequest] = []
         self.closed_clients: list[str] = []
         self.replace_on_problem = True
+        self.arrivals = 0
+        self.opened: list[tuple[int, int]] = []  # (term, arrival) of each OpenJob
+        self.restarts_before_open = 0
         self.changed = threading.Condition()
         if like is not None:
             self.term = like.term + 1
@@ -232,7 +235,17 @@ class FakeDispatcher(control_pb2_grpc.ControlServicer):
         self.datasets[info.fingerprint] = info
         return control_pb2.PutDatasetReply(term=self.term)
 
+    def AnnounceClient(self, request, context):
+        self.arrivals += 1
+        return control_pb2.AnnounceClientReply(term=self.term, arrival=self.arrivals)
+
     def OpenJob(self, request, context):
+        self.opened.append((request.term, request.arrival))
+        if self.restarts_before_open:
+            self.restarts_before_open -= 1
+            self.term += 1
+        if request.term != self.term:
+            context.abort(grpc.StatusCode.ABORTED, "announce yourself in this term")
         if request.job_name == "taken":
             context.set_trailing_metadata((("penstock-error", "SpecMismatchError"),))
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, "job 'taken' has another dataset")

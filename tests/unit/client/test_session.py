@@ -204,6 +204,15 @@ def test_a_dispatcher_may_restart_in_a_new_term(make_workers, make_dispatcher, t
     assert seen == expected(4, 100, lanes=2, block=3)
 
 
+def test_a_client_announces_itself_once_a_term(make_workers, make_dispatcher, timing) -> None:
+    dispatcher = make_dispatcher(make_workers(1))
+    dispatcher.register(NAME, 1)
+    dispatcher.restarts_before_open = 2
+    with Reader.of(NAME, dispatcher.address, timing=timing) as reader:
+        assert sorted(values(reader)) == list(range(4))
+    assert dispatcher.opened == [(1, 1), (2, 2), (3, 3)]
+
+
 def test_g8_a_reply_of_an_older_term_is_ignored(make_workers, make_dispatcher, timing) -> None:
     (worker,) = make_workers(1)
     dispatcher = make_dispatcher([worker])

@@ -74,6 +74,13 @@ def job_request(client: str = "client-a", name: str = "train", **more: Any) -> p
     return pb.OpenJobRequest(client=client, job_name=name, **{**settings, **more})
 
 
+async def announced(stub: Any, request: pb.OpenJobRequest) -> pb.OpenJobRequest:
+    """The request of a client that arrives now."""
+    reply = await stub.AnnounceClient(pb.AnnounceClientRequest())
+    request.term, request.arrival = reply.term, reply.arrival
+    return request
+
+
 def digest_of(split: int) -> pb.Digest:
     """Some digest of a split."""
     return pb.Digest(count=10 + split, total=(1 << 63) + split, chain=7 * split)
@@ -105,7 +112,8 @@ class Client:
 
     async def open(self, **more: Any) -> pb.OpenJobReply:
         """Opens the job."""
-        reply = await self.stub.OpenJob(job_request(self.name, **more))
+        request = await announced(self.stub, job_request(self.name, **more))
+        reply = await self.stub.OpenJob(request)
         self.job, self.term = reply.job, reply.term
         return reply
 

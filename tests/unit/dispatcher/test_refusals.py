@@ -18,6 +18,7 @@ from .cluster import (
     HOLD_MS,
     Client,
     Worker,
+    announced,
     epoch_digest,
     job_request,
     progress,
@@ -48,6 +49,42 @@ def test_an_older_client_is_refused_and_told_by_whom(tmp_path: Path) -> None:
     run(test())
 
 
+def test_the_late_request_of_a_killed_client_takes_no_job_from_its_successor(
+    tmp_path: Path,
+) -> None:
+    async def test() -> None:
+        async with serving(tmp_path) as (_, stub):
+            await put_dataset(stub)
+            under_way = await announced(stub, job_request("killed"))
+            client = Client(stub, "successor")
+            await client.open()
+            code, text, _ = await refusal(stub.OpenJob(under_way))
+            assert code == grpc.StatusCode.FAILED_PRECONDITION
+            assert "taken over by client successor" in text
+            assert (await client.sync(progress())).epochs
+        async with serving(tmp_path) as (_, stub):  # numbers are of one term
+            code, text, _ = await refusal(stub.OpenJob(under_way))
+            assert code == grpc.StatusCode.ABORTED
+            client.stub = stub
+            assert (await client.sync(progress())).epochs
+
+    run(test())
+
+
+def test_a_client_that_shows_no_number_is_asked_to_announce_itself(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with serving(tmp_path) as (_, stub):
+            await put_dataset(stub)
+            for arrival in (0, 1, 1 << 63):
+                request = job_request(term=1, arrival=arrival)
+                code, text, _ = await refusal(stub.OpenJob(request))
+                assert code == grpc.StatusCode.ABORTED
+                assert "announced itself" in text
+            assert await stub.OpenJob(await announced(stub, job_request()))
+
+    run(test())
+
+
 @pytest.mark.parametrize(
     ("change", "code", "parts"),
     [
@@ -71,7 +108,7 @@ def test_what_cannot_be_opened_is_refused_by_name(
         async with serving() as (_, stub):
             await put_dataset(stub)
             await Client(stub).open(seed=1)
-            request = job_request("client-b")
+            request = await announced(stub, job_request("client-b"))
             for name, value in change.items():
                 request.ClearField(name)
                 getattr(request, name).extend(value) if isinstance(value, list) else setattr(

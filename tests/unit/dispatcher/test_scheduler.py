@@ -156,6 +156,16 @@ def test_silent_workers_are_lost_and_standbys_take_over() -> None:
     assert scheduler.lost_workers(state, Facts(), 15.0, 5.0) == []  # never judged unheard
 
 
+def test_who_is_silent_is_lost_at_the_very_moment_that_the_timer_is_set_for() -> None:
+    heard_s, timeout_s = 1018.4677936934983, 10.0
+    deadline_s = heard_s + timeout_s
+    assert deadline_s - heard_s < timeout_s  # so does floating point round
+    state = build(dataset(), worker(1), job())
+    facts = Facts(heard_s={"w1": heard_s, "j1": heard_s})
+    assert len(scheduler.lost_workers(state, facts, deadline_s, timeout_s)) == 1
+    assert len(scheduler.lost_clients(state, facts, deadline_s, timeout_s)) == 1
+
+
 def test_a_worker_that_was_taken_for_dead_by_mistake_gets_more_time_each_time() -> None:
     state = build(worker(1))
     limits = []
