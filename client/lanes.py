@@ -341,13 +341,21 @@ class EpochCore:
         state.worker = ""
 
     def _open_fetches(self, out: list[Instruction]) -> None:
-        for state in self._placed.values():
-            if state.fetch is None and state.problem is None and state.worker in self._connected:
-                fetch = state.begin()
-                fetch.credit = self._grant(state)
-                out.append(
-                    Fetch(fetch.worker, fetch.attempt, fetch.start, fetch.credit, fetch.verify)
-                )
+        ready = [
+            state
+            for state in self._placed.values()
+            if state.fetch is None and state.problem is None and state.worker in self._connected
+        ]
+        # A worker that has much to make again does so in the order in which it is asked.
+        for state in sorted(ready, key=self._urgency):
+            fetch = state.begin()
+            fetch.credit = self._grant(state)
+            out.append(Fetch(fetch.worker, fetch.attempt, fetch.start, fetch.credit, fetch.verify))
+
+    def _urgency(self, state: SplitState) -> tuple[bool, int]:
+        """Less for what is wanted sooner."""
+        turns = (state.lane - self._turn) % len(self._lanes)
+        return not self._is_current(state), turns
 
     def _is_current(self, state: SplitState) -> bool:
         return self._lanes[state.lane].current is state

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .buffer import Buffer
-from .messages import Held, State
+from .messages import Held, SendHashes, State
 
 if TYPE_CHECKING:
     from ..proto.hashing import Digest
     from .messages import Assignment, SendFail
+
+#: Most hashes in one frame (1 MiB); a long prefix is sent in several, as it is made.
+HASHES_MAX = 1 << 17
 
 
 @dataclass(slots=True)
@@ -24,6 +27,7 @@ class Fetch:
         next: the element to be sent next.
         credit: payload bytes that may still be sent.
         hashed: hashes before it are sent, or were not asked for.
+        number: grows with each fetch: a client asks first for what it wants next.
         ended: END is sent.
     """
 
@@ -32,6 +36,7 @@ class Fetch:
     next: int
     credit: int
     hashed: int
+    number: int = 0
     ended: bool = False
 
 
@@ -49,6 +54,8 @@ class Attempt:
     released: bool = False
     #: Its producer waits for ResumeProducing.
     paused: bool = False
+    #: Its producer was told where the client is.
+    called: bool = False
     #: It is settled at which element the run begins.
     begun: bool = False
     #: That element, if it is of a checkpoint.
@@ -68,6 +75,28 @@ class Attempt:
         """Whether it is not for its producer to make the next step."""
         return self.released or self.paused or self.state is not State.RUNNING or self.choosing
 
+    @property
+    def replaying(self) -> bool:
+        """Whether it makes what its client has already."""
+        fetch = self.fetch
+        return self.state is State.RUNNING and fetch is not None and self.buffer.made < fetch.first
+
+    def has_room(self, share: int) -> bool:
+        """Whether it may make one more piece with that share of the memory, in bytes."""
+        buffer = self.buffer
+        return buffer.nbytes == 0 or buffer.nbytes + buffer.last_bytes <= share
+
+    def next_hashes(self, fetch: Fetch) -> SendHashes | None:
+        """The next run of hashes for a fetch, once it is a full frame or the last one."""
+        stop = min(fetch.first, fetch.hashed + HASHES_MAX)
+        if stop > self.buffer.made:
+            if self.state is State.RUNNING:
+                return None
+            stop = self.buffer.made  # a shorter split than the client has seen: it will say so
+        start, fetch.hashed = fetch.hashed, stop
+        hashes = self.buffer.hashes(start, stop)
+        return SendHashes(fetch.connection, self.assignment.attempt, start, hashes)
+
     def held(self) -> Held:
         """What the dispatcher is told of it."""
         return Held(
@@ -83,8 +112,8 @@ class Attempt:
 
     @property
     def choosing(self) -> bool:
-        """Whether its producer may be waiting to hear where the client is."""
-        return not self.begun and self.wanted is None
+        """Whether its producer may be waiting to hear where the client is, or for its turn."""
+        return not self.begun and not self.called
 
 
 @dataclass(slots=True)

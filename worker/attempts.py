@@ -13,6 +13,8 @@ Memory: each attempt that produces or holds pieces may hold an equal share of th
 piece at least, so no lane can starve another: however full the buffers are, an attempt with an
 empty one goes on. A share is exceeded by one piece at most, since a piece is made before its size
 is known, and by the whole of it only when new attempts have made the shares smaller.
+
+Replays take turns, see `turns`.
 """
 
 from __future__ import annotations
@@ -32,21 +34,18 @@ from .messages import (
     SendChunk,
     SendEnd,
     SendFail,
-    SendHashes,
     StartAttempt,
     State,
     StopAttempt,
     Wake,
 )
+from .turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..proto.hashing import Digest, Hashes
     from .messages import Assignment, Held, Piece
-
-#: Most hashes in one frame (1 MiB); a long prefix is sent in several, as it is made.
-HASHES_MAX = 1 << 17
 
 
 class AttemptBook:
@@ -55,11 +54,14 @@ class AttemptBook:
     Args:
         memory_limit: bytes that the buffers of all attempts may hold together.
         grace_s: how long a fetch of an unknown attempt waits for its assignment.
+        replays: attempts that go on at once with what their client has, while processors are busy.
     """
 
-    def __init__(self, memory_limit: int, grace_s: float) -> None:
+    def __init__(self, memory_limit: int, grace_s: float, replays: int = 1) -> None:
         self._limit = memory_limit
         self._grace_s = grace_s
+        self._turns = Turns(replays)
+        self._last_fetch = 0
         self._attempts: dict[int, Attempt] = {}
         self._runs: dict[int, Attempt] = {}
         self._last_run = 0
@@ -98,9 +100,9 @@ class AttemptBook:
     # What the producers say. A run that was stopped meanwhile changes nothing.
 
     def cursor(self, run: int) -> int | None:
-        """The first element that a client wants of a run; None: unknown, wait for CursorKnown."""
+        """The first element that a client wants of a run; None: wait for CursorKnown."""
         attempt = self._runs.get(run)
-        return None if attempt is None else attempt.wanted
+        return attempt.wanted if attempt is not None and self._turns.has(attempt) else None
 
     def began(self, run: int, hashes: Hashes) -> list[Instruction]:
         """A run begins after elements that have these hashes: those before a checkpoint, or none.
@@ -136,14 +138,25 @@ class AttemptBook:
         if attempt is None or attempt.released:
             return []
         out = self._settle(attempt)
+        replaying = attempt.replaying
         attempt.buffer.append(piece)
-        attempt.paused = not self._has_room(attempt)
-        return [*out, *self._wake(attempt)]
+        attempt.paused = not self._goes_on(attempt)
+        caught_up = replaying and not attempt.replaying
+        return [*out, *(self._rebalance() if caught_up else []), *self._wake(attempt)]
 
     def may_produce(self, run: int) -> bool:
         """False: wait for ResumeProducing (or StopAttempt)."""
         attempt = self._runs.get(run)
         return attempt is not None and not attempt.paused
+
+    def in_turn(self, run: int) -> bool:
+        """False: the run waits until others have caught up with their client."""
+        attempt = self._runs.get(run)
+        return attempt is None or self._turns.has(attempt)
+
+    def idle(self) -> list[Instruction]:
+        """The processors are idle: more of what waits for its turn goes on."""
+        return self._rebalance() if self._turns.widen() else []
 
     def ended(self, run: int, digest: Digest) -> list[Instruction]:
         """A run has made everything; `digest` covers the whole split."""
@@ -179,13 +192,14 @@ class AttemptBook:
             self._attempts[number].fetch = None
         for number in [n for n, p in self._pending.items() if p.fetch.connection == connection]:
             del self._pending[number]
-        return []
+        return self._rebalance()
 
     def fetch(
         self, connection: int, attempt: int, first: int, credit: int, verify: bool, now: float
     ) -> list[Instruction]:
         """A client wants an attempt from element `first` on; it has everything before."""
-        fetch = Fetch(connection, first, first, credit, 0 if verify else first)
+        self._last_fetch += 1
+        fetch = Fetch(connection, first, first, credit, 0 if verify else first, self._last_fetch)
         held, pending = self._attempts.get(attempt), self._pending.get(attempt)
         known = held.fetch if held is not None else pending.fetch if pending is not None else None
         if known is not None and known.connection > connection:
@@ -275,7 +289,7 @@ class AttemptBook:
             return SendFail(fetch.connection, number, attempt.code, attempt.detail)
         complete = attempt.state is State.PRODUCED
         if fetch.hashed < fetch.first and not (complete and fetch.hashed == attempt.buffer.made):
-            return self._take_hashes(number, attempt, fetch)
+            return attempt.next_hashes(fetch)
         if fetch.next < attempt.buffer.made:
             if fetch.credit <= 0:
                 return None
@@ -289,16 +303,6 @@ class AttemptBook:
             assert attempt.digest is not None
             return SendEnd(fetch.connection, number, attempt.digest)
         return None
-
-    def _take_hashes(self, number: int, attempt: Attempt, fetch: Fetch) -> Send | None:
-        """The next run of hashes, once it is a full frame or the last one."""
-        stop = min(fetch.first, fetch.hashed + HASHES_MAX)
-        if stop > attempt.buffer.made:
-            if attempt.state is State.RUNNING:
-                return None
-            stop = attempt.buffer.made  # a shorter split than the client has seen: it will say so
-        start, fetch.hashed = fetch.hashed, stop
-        return SendHashes(fetch.connection, number, start, attempt.buffer.hashes(start, stop))
 
     # Transitions.
 
@@ -339,7 +343,7 @@ class AttemptBook:
         out: list[Instruction] = []
         if attempt.wanted is None:
             attempt.wanted = fetch.first
-            out = self._count(attempt) if attempt.begun else [CursorKnown(attempt.run)]
+            out = self._count(attempt) if attempt.begun else []
         return [*out, *self._rebalance(), *self._wake(attempt)]
 
     def _settle(self, attempt: Attempt) -> list[Instruction]:
@@ -373,18 +377,21 @@ class AttemptBook:
 
     # Memory.
 
-    def _has_room(self, attempt: Attempt) -> bool:
-        buffer = attempt.buffer
-        share = self._limit // max(1, self._active)
-        return buffer.nbytes == 0 or buffer.nbytes + buffer.last_bytes <= share
+    def _goes_on(self, attempt: Attempt) -> bool:
+        room = attempt.has_room(self._limit // max(1, self._active))
+        return room and self._turns.has(attempt)
 
     def _resume(self, attempt: Attempt) -> list[Instruction]:
-        if not attempt.paused or not self._has_room(attempt):
+        if attempt.choosing and attempt.wanted is not None and self._turns.has(attempt):
+            attempt.called = True
+            return [CursorKnown(attempt.run)]
+        if not attempt.paused or not self._goes_on(attempt):
             return []
         attempt.paused = False
         return [ResumeProducing(attempt.run)]
 
     def _rebalance(self) -> list[Instruction]:
-        """Counts the shares again and resumes whoever has room now."""
+        """Counts the shares and deals the turns again, and resumes whoever may go on now."""
         self._active = sum(attempt.active for attempt in self._attempts.values())
+        self._turns.deal(self._runs.values())
         return [out for attempt in self._runs.values() for out in self._resume(attempt)]

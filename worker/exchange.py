@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: How often a run that waits for its turn looks whether the processors are idle.
+_LOOK_S = 0.1
+
 
 class Exchange:
     """The attempt book, made safe for threads.
@@ -42,8 +45,9 @@ class Exchange:
         start: begins to produce an attempt, in another thread: `start(assignment, run)`.
         stop: stops a run, without waiting for it.
         report: tells the dispatcher's agent that there is news.
-        forget: removes a split's checkpoints, in another thread. The four are called with the
-            lock held, so they must neither block nor call back.
+        forget: removes a split's checkpoints, in another thread.
+        idle: whether the processors have little to do. All of these are called with the lock
+            held, so they must neither block nor call back.
     """
 
     def __init__(
@@ -53,12 +57,14 @@ class Exchange:
         stop: Callable[[int], None],
         report: Callable[[], None],
         forget: Callable[[Key], None] = lambda key: None,
+        idle: Callable[[], bool] = lambda: True,
     ) -> None:
         self._book = book
         self._start = start
         self._stop = stop
         self._report = report
         self._forget = forget
+        self._idle = idle
         self._lock = threading.Lock()
         self._space: dict[int, threading.Condition] = {}
         self._news: dict[int, threading.Condition] = {}
@@ -84,11 +90,11 @@ class Exchange:
     # The producers' side.
 
     def cursor(self, run: int, timeout_s: float) -> int | None:
-        """Waits for the first element that a client wants of a run.
+        """Waits for the first element that a client wants of a run, and for the run's turn.
 
         Args:
             run: has not begun yet.
-            timeout_s: how long to wait at most.
+            timeout_s: how long to wait for a client at most.
 
         Returns:
             That element; None if nobody asked in time, or the run is stopped.
@@ -97,9 +103,13 @@ class Exchange:
         with self._lock:
             while (first := self._book.cursor(run)) is None:
                 space, left = self._space.get(run), end - time.monotonic()
-                if space is None or left <= 0:
+                in_turn = self._book.in_turn(run)
+                if space is None or (in_turn and left <= 0):
                     return None
-                space.wait(left)
+                if in_turn:
+                    space.wait(left)
+                else:
+                    self._await_turn(space)
             return first
 
     def begin(self, run: int, hashes: Hashes) -> None:
@@ -126,10 +136,11 @@ class Exchange:
         failpoint("worker.piece.before_put")
         with self._lock:
             self._do(self._book.produced(run, piece))
-            space = self._space.get(run)
-            while space is not None and not self._book.may_produce(run):
-                space.wait()
-                space = self._space.get(run)
+            while (space := self._space.get(run)) is not None and not self._book.may_produce(run):
+                if self._book.in_turn(run):
+                    space.wait()
+                else:
+                    self._await_turn(space)
             return space is not None
 
     def end(self, run: int, digest: Digest) -> None:
@@ -195,6 +206,12 @@ class Exchange:
                 deadline = self._book.next_deadline()
                 news.wait(None if deadline is None else max(0.0, deadline - now))
             return None
+
+    def _await_turn(self, space: threading.Condition) -> None:
+        """Waits a while for a run's turn; lets more runs go on if the processors are idle."""
+        space.wait(_LOOK_S)  # nobody tells that they are
+        if self._idle():
+            self._do(self._book.idle())
 
     def _do(self, instructions: list[Instruction]) -> None:
         for instruction in instructions:

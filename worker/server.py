@@ -28,6 +28,7 @@ from .exchange import Exchange
 from .keeper import Keeper
 from .link import DATASET, Link, parse_addresses
 from .messages import AttemptError
+from .processors import Processors
 from .producers import THREAD_PREFIX, Producers
 from .stream import StreamServer, host_id
 
@@ -124,9 +125,15 @@ class Worker:
         self._streams = DatasetCache(self._load)
         self._run_attempt = pipeline.run_attempt
         self._producers = Producers(self._produce, timing.attempt_grace_s)
-        book = AttemptBook(options.memory_limit, timing.attempt_grace_s)
+        processors = Processors()
+        book = AttemptBook(options.memory_limit, timing.attempt_grace_s, processors.count)
         self._exchange = Exchange(
-            book, self._producers.start, self._producers.stop, self._report, self._forget
+            book,
+            self._producers.start,
+            self._producers.stop,
+            self._report,
+            self._forget,
+            processors.idle,
         )
         self._producers.connect(self._exchange)
         self._server = StreamServer(

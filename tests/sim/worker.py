@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .world import World
 
 _VALIDATED_EVERY = 8
+_LOOK_S = 0.1
 _NONE = np.empty(0, np.uint64)
 
 
@@ -74,12 +75,13 @@ class SimWorker:
         self.worker = ""
         self.refused: Any = None
         self._timing = world.setup.timing
-        self._book = AttemptBook(memory, self._timing.attempt_grace_s)
+        self._book = AttemptBook(memory, self._timing.attempt_grace_s, world.setup.replays)
         self._runs: dict[int, _Run] = {}
         self._connections: dict[int, Connection] = {}
         self._last_connection = 0
         self._pumping: set[int] = set()
         self._events = 0
+        self._looking = False
         self.checkpoints = world.checkpoints.setdefault(host, Checkpoints())
         self._agent = SimAgent(self)
         self.process.after(world.rng.uniform(0.01, 0.5), self._agent.step)
@@ -182,9 +184,17 @@ class SimWorker:
                     self._pump_soon(connection)
                 case Report():
                     self._agent.report()
+        if not self._looking and any(not self._book.in_turn(run) for run in self._runs):
+            self._looking = True
+            self.process.after(_LOOK_S, self._look)
         self._events += 1
         if self._events % _VALIDATED_EVERY == 0:
             self._validate()
+
+    def _look(self) -> None:
+        """Runs that wait for their turn look whether the processors are idle."""
+        self._looking = False
+        self._do(self._book.idle() if self.world.rng.random() < 0.5 else [])
 
     def _start(self, assignment: Assignment, run: int) -> None:
         world = self.world
@@ -199,7 +209,7 @@ class SimWorker:
             self.process.after(self._timing.attempt_grace_s, self._begin, run, True)
             self.process.after(0, self._begin, run, False)
         else:
-            self.process.after(0, self._begin, run, True)
+            self.process.after(0, self._begin_anew, made)
 
     def _begin(self, run: int, over: bool) -> None:
         """Begins a run, from a checkpoint if the client is past one; `over`: waits no longer."""
@@ -207,18 +217,27 @@ class SimWorker:
         if made is None or made.begun:
             return
         cursor = self._book.cursor(run)
-        if cursor is None and not over:
-            return
-        made.begun = True
+        if cursor is None and not (over and self._book.in_turn(run)):
+            return  # CursorKnown will come
         key = made.assignment.key
         found = None if cursor is None else self.checkpoints.find(key, cursor)
-        if found is not None:
+        if found is None:
+            self._begin_anew(made)
+        else:
+            made.begun = True
             self.world.restored += 1
             self.world.trace(self.host, "restores split", key.split, "at", len(found))
             made.made = len(found)
             made.builder.update(found)
-        self._do(self._book.began(run, _NONE if found is None else found))
-        self._produce_later(run)
+            self._do(self._book.began(run, found))
+            self._produce_later(run)
+
+    def _begin_anew(self, made: _Run) -> None:
+        """Begins a run at its first element, unless it has begun."""
+        if not made.begun:
+            made.begun = True
+            self._do(self._book.began(made.run, _NONE))
+            self._produce_later(made.run)
 
     def _checkpoint(self, made: _Run) -> None:
         """Takes a checkpoint, which is written some time later, or never."""

@@ -15,6 +15,7 @@ from penstock.client.events import (
     EndOfEpoch,
     Fail,
     Fetch,
+    Instruction,
     Placed,
     Release,
     Report,
@@ -55,11 +56,29 @@ def taken(core: EpochCore, count: int = 1000) -> list[tuple[int, int]]:
     ]
 
 
+def splits_of(instructions: list[Instruction], first: int = 10) -> list[int]:
+    """The splits that are fetched, where attempt `first` is of split 0."""
+    return [fetch.attempt - first for fetch in instructions if isinstance(fetch, Fetch)]
+
+
 def test_a_placed_split_is_fetched_once_its_worker_is_connected() -> None:
     core = one_lane()
     assert core.placements([Placed(0, 7, "a")]) == []
     assert core.connected("a") == [Fetch("a", 7, 0, W, verify=False)]
     assert core.placements([Placed(0, 7, "a")]) == []
+
+
+def test_what_is_wanted_next_is_fetched_first() -> None:
+    core = EpochCore([[0, 3], [1, 4], [2, 5]], 2, memory_limit=LIMIT)
+    view = [Placed(split, 10 + split, "a") for split in (3, 0, 4, 1, 5, 2)]
+    core.placements(view)
+    assert splits_of(core.connected("a")) == [0, 1, 2, 3, 4, 5]
+    core.chunk(10, chunk(0, 0, 3), 8)
+    core.chunk(11, chunk(1, 0, 1), 8)
+    assert taken(core) == [(0, 0), (0, 1), (1, 100)]  # it is still lane 1's turn
+    core.lost("a", "reset")
+    core.placements([Placed(placed.split, placed.attempt + 10, "b") for placed in view])
+    assert splits_of(core.connected("b"), first=20) == [1, 2, 0, 4, 5, 3]
 
 
 def test_every_chunk_is_acknowledged() -> None:

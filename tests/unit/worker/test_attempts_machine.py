@@ -63,7 +63,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.book = AttemptBook(LIMIT, grace_s=5.0)
+        self.book = AttemptBook(LIMIT, grace_s=5.0, replays=1)
         self.now = 0.0
         self.last_connection = 0
         self.connection = 0
@@ -119,6 +119,10 @@ class Machine(RuleBasedStateMachine):
         self.readers[number].gone = True
         self.list_again()
         assert all(run.attempt != number for run in self.runs.values())
+
+    @rule()
+    def processors_are_idle(self) -> None:
+        self.obey(self.book.idle())
 
     @rule(data=st.data())
     @precondition(lambda self: any(run.restored is None for run in self.runs.values()))
@@ -235,10 +239,17 @@ class Machine(RuleBasedStateMachine):
         assert held <= LIMIT * (1 + 1 / 2 + 1 / 3) + ATTEMPTS * one
 
     @invariant()
-    def blocked_runs_have_something_to_be_fetched(self) -> None:
+    def blocked_runs_have_something_to_be_fetched_or_wait_for_one_that_is_not(self) -> None:
+        replaying = {run for run in self.runs if self.book._runs[run].replaying}
+        waiting = {run for run in self.runs if not self.book.in_turn(run)}
+        assert waiting <= replaying
+        if waiting:
+            first = replaying - waiting
+            assert first
+            assert not any(self.runs[run].blocked for run in first)
         for run, producer in self.runs.items():
             assert producer.blocked == (not self.book.may_produce(run))
-            if producer.blocked:
+            if producer.blocked and run not in waiting:
                 assert self.book._runs[run].buffer.nbytes > 0
 
     def teardown(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from penstock.worker import attempts as attempts_module
+from penstock.worker import attempt as attempt_module
 from penstock.worker.attempts import AttemptBook
 from penstock.worker.buffer import held_bytes
 from penstock.worker.messages import (
@@ -75,7 +75,7 @@ def test_a_split_that_is_shorter_than_before_shows_all_its_hashes(book: AttemptB
 def test_long_prefixes_are_verified_in_parts(
     book: AttemptBook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempts_module, "HASHES_MAX", 4)
+    monkeypatch.setattr(attempt_module, "HASHES_MAX", 4)
     connected(book, 1)
     started(book, 1)
     fetch(book, first=10, verify=True)
