@@ -3,7 +3,6 @@ a sync loop that follow the rules of `client/stream.py` and `client/sync.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
@@ -256,14 +255,7 @@ class SimTrainer:
             self.process.after(0, self._take)
 
     def call(
-        self,
-        method: str,
-        request: Any,
-        then: Any,
-        *,
-        tries: int = 1 << 30,
-        pause_s: float = 0.0,
-        on_aborted: Callable[[], None] | None = None,
+        self, method: str, request: Any, then: Any, *, tries: int = 1 << 30, pause_s: float = 0.0
     ) -> None:
         """A call that is tried until it is answered, or refused for good."""
         started_s = self.world.clock.now_s
@@ -273,8 +265,8 @@ class SimTrainer:
                 then(reply)
             elif not is_transient(error):
                 self._fail(error_of(error, HOST))
-            elif error.code() is grpc.StatusCode.ABORTED and on_aborted is not None:
-                self.process.after(self._timing.retry_min_s, on_aborted)
+            elif error.code() is grpc.StatusCode.ABORTED:
+                self.process.after(self._timing.retry_min_s, self._announce)
             elif tries > 1:
                 waited_s = self.world.clock.now_s - started_s
                 again_s = min(2 * pause_s, self._timing.retry_max_s) or self._timing.retry_min_s
@@ -284,9 +276,7 @@ class SimTrainer:
                 self.process.after(again_s, retry, again_s)
 
         def retry(again_s: float) -> None:
-            self.call(
-                method, request, then, tries=tries - 1, pause_s=again_s, on_aborted=on_aborted
-            )
+            self.call(method, request, then, tries=tries - 1, pause_s=again_s)
 
         self.world.net.call(self.process, HOST, method, request, self._timing.rpc_deadline_s, done)
 
@@ -324,7 +314,7 @@ class SimTrainer:
             term=announced.term,
             arrival=announced.arrival,
         )
-        self.call("OpenJob", request, self._opened, on_aborted=self._announce)
+        self.call("OpenJob", request, self._opened)
 
     def _opened(self, reply: Any) -> None:
         if self.engine is not None:
