@@ -54,13 +54,12 @@ class AttemptBook:
     Args:
         memory_limit: bytes that the buffers of all attempts may hold together.
         grace_s: how long a fetch of an unknown attempt waits for its assignment.
-        replays: attempts that go on at once with what their client has, while processors are busy.
     """
 
-    def __init__(self, memory_limit: int, grace_s: float, replays: int = 1) -> None:
+    def __init__(self, memory_limit: int, grace_s: float) -> None:
         self._limit = memory_limit
         self._grace_s = grace_s
-        self._turns = Turns(replays)
+        self._turns = Turns()
         self._last_fetch = 0
         self._attempts: dict[int, Attempt] = {}
         self._runs: dict[int, Attempt] = {}

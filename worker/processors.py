@@ -12,14 +12,10 @@ _IDLE_SHARE = 0.6
 
 
 class Processors:
-    """The processors that this process may use, and how much it uses them. One thread at a time.
-
-    Attributes:
-        count: how many there are.
-    """
+    """The processors that this process may use, and how much it uses them. One thread at a time."""
 
     def __init__(self) -> None:
-        self.count = len(os.sched_getaffinity(0))
+        self._count = len(os.sched_getaffinity(0))
         self._since_s, self._used_s = time.monotonic(), time.process_time()
 
     def idle(self) -> bool:
@@ -34,4 +30,4 @@ class Processors:
         if past_s < shortest_s:
             return False
         self._since_s, self._used_s = now_s, used_s
-        return past_s < longest_s and spent_s < _IDLE_SHARE * self.count * past_s
+        return past_s < longest_s and spent_s < _IDLE_SHARE * self._count * past_s

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: How long a run that could begin anywhere waits to hear what is wanted of it first.
+_MOMENT_S = 0.1
 THREAD_PREFIX = "penstock-attempt-"
 
 
@@ -66,9 +68,13 @@ class Outlet:
         """Hands over a piece and waits for space; False: stop."""
         return self._sink.put(self._run, piece)
 
-    def cursor(self) -> int | None:
-        """Waits, but not for ever, for the first element that a client wants."""
-        return self._sink.cursor(self._run, self._grace_s)
+    def cursor(self, *, patient: bool) -> int | None:
+        """Waits for the first element that a client wants, and for the run's turn.
+
+        Args:
+            patient: as long as a client may take to ask; otherwise a moment.
+        """
+        return self._sink.cursor(self._run, self._grace_s if patient else _MOMENT_S)
 
     def begin(self, hashes: Hashes) -> None:
         """The run begins after elements that have these hashes."""

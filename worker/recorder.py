@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 class Place(Protocol):
     """What a run can ask and tell of where it is."""
 
-    def cursor(self) -> int | None:
-        """Waits, but not for ever, for the first element that a client wants."""
+    def cursor(self, *, patient: bool) -> int | None:
+        """Waits for the first element that a client wants, long or a moment, and for its turn."""
 
     def hold(self, iterator: object) -> None:
         """Frees the iterator, but not before the run's end was told."""
@@ -72,8 +72,12 @@ class Recorder:
             The source, and the hashes of the elements before its first.
         """
         found = None
-        if self._keeper is not None and self._keeper.store.elements(self._assignment.key):
-            found = self._restore(self._keeper, kind, make)
+        keeper = self._keeper
+        restorable = keeper is not None and bool(keeper.store.elements(self._assignment.key))
+        # Without a checkpoint, too: who has to make again what its client has waits for its turn.
+        cursor = self._place.cursor(patient=restorable)
+        if keeper is not None and restorable:
+            found = self._restore(keeper, cursor, kind, make)
         source, hashes = found or (make(None), np.empty(0, np.uint64))
         self._place.hold(source)
         self._place.begin(hashes)
@@ -100,10 +104,13 @@ class Recorder:
         self._schedule.resume(time.monotonic())
 
     def _restore(
-        self, keeper: Keeper, kind: str, make: Callable[[Layout | None], Source]
+        self,
+        keeper: Keeper,
+        cursor: int | None,
+        kind: str,
+        make: Callable[[Layout | None], Source],
     ) -> tuple[Source, Hashes] | None:
         assignment, key = self._assignment, self._assignment.key
-        cursor = self._place.cursor()
         if cursor is None:
             logger.info("%s: no client in time, started from its beginning", assignment)
             return None

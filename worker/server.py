@@ -125,15 +125,14 @@ class Worker:
         self._streams = DatasetCache(self._load)
         self._run_attempt = pipeline.run_attempt
         self._producers = Producers(self._produce, timing.attempt_grace_s)
-        processors = Processors()
-        book = AttemptBook(options.memory_limit, timing.attempt_grace_s, processors.count)
+        book = AttemptBook(options.memory_limit, timing.attempt_grace_s)
         self._exchange = Exchange(
             book,
             self._producers.start,
             self._producers.stop,
             self._report,
             self._forget,
-            processors.idle,
+            Processors().idle,
         )
         self._producers.connect(self._exchange)
         self._server = StreamServer(

@@ -3,8 +3,8 @@
 After a failure all lanes' splits are made again at once, and the client can go on when the first of
 them has caught up. If all get an equal part of the processors, the first is done no sooner than
 the last. So they take turns, in the order in which the client asked: it asks first for what it
-wants next. A few go on at a time, and more as soon as these leave the processors idle, because they
-wait for files or are stuck.
+wants next. One goes on at a time, and more as soon as that leaves the processors idle, because it
+can use only one of them, waits for files or is stuck.
 """
 
 from __future__ import annotations
@@ -18,15 +18,10 @@ if TYPE_CHECKING:
 
 
 class Turns:
-    """The turns of one worker's replays.
+    """The turns of one worker's replays."""
 
-    Args:
-        width: how many go on at once, at least 1; more after `widen`, until all have caught up.
-    """
-
-    def __init__(self, width: int) -> None:
-        self._least = width
-        self._width = width
+    def __init__(self) -> None:
+        self._width = 1  # how many go on at once
         self._now: frozenset[int] = frozenset()
         self._waiting = False
 
@@ -38,7 +33,7 @@ class Turns:
         """Deals the turns again: something has begun, caught up or ended."""
         replaying = [(a.fetch.number, a.run) for a in attempts if a.replaying and a.fetch]
         if not replaying:
-            self._width = self._least
+            self._width = 1
         first = sorted(replaying)[: self._width]
         self._now = frozenset(run for _, run in first)
         self._waiting = len(first) < len(replaying)

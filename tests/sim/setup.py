@@ -47,7 +47,6 @@ class Setup:
     standbys: int
     slots: int
     worker_memory: int
-    replays: int
     client_memory: int
     epochs: int
     timing: Timing
@@ -119,7 +118,6 @@ def choose(rng: random.Random) -> Setup:
         standbys=rng.choice((0, 0, 1, 2)),
         slots=rng.choice((1, 2, 4)),
         worker_memory=rng.choice((1, 20_000, 1 << 20)),
-        replays=rng.choice((1, 2, 100)),
         client_memory=rng.choice((element, 20 * element, 1 << 20)),
         epochs=epochs,
         timing=timing,

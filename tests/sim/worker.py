@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .world import World
 
 _VALIDATED_EVERY = 8
-_LOOK_S = 0.1
+_LOOK_S = _MOMENT_S = 0.1
 _NONE = np.empty(0, np.uint64)
 
 
@@ -75,7 +75,7 @@ class SimWorker:
         self.worker = ""
         self.refused: Any = None
         self._timing = world.setup.timing
-        self._book = AttemptBook(memory, self._timing.attempt_grace_s, world.setup.replays)
+        self._book = AttemptBook(memory, self._timing.attempt_grace_s)
         self._runs: dict[int, _Run] = {}
         self._connections: dict[int, Connection] = {}
         self._last_connection = 0
@@ -205,11 +205,10 @@ class SimWorker:
         if world.setup.hangs and world.faulty and world.rng.random() < world.setup.hangs:
             made.hangs_at = world.rng.randrange(made.size + 1)
         self._runs[run] = made
-        if world.setup.checkpoint and self.checkpoints.has(assignment.key):
-            self.process.after(self._timing.attempt_grace_s, self._begin, run, True)
-            self.process.after(0, self._begin, run, False)
-        else:
-            self.process.after(0, self._begin_anew, made)
+        restorable = world.setup.checkpoint and self.checkpoints.has(assignment.key)
+        patience_s = self._timing.attempt_grace_s if restorable else _MOMENT_S
+        self.process.after(patience_s, self._begin, run, True)
+        self.process.after(0, self._begin, run, False)
 
     def _begin(self, run: int, over: bool) -> None:
         """Begins a run, from a checkpoint if the client is past one; `over`: waits no longer."""
@@ -219,25 +218,16 @@ class SimWorker:
         cursor = self._book.cursor(run)
         if cursor is None and not (over and self._book.in_turn(run)):
             return  # CursorKnown will come
+        made.begun = True
         key = made.assignment.key
         found = None if cursor is None else self.checkpoints.find(key, cursor)
-        if found is None:
-            self._begin_anew(made)
-        else:
-            made.begun = True
+        if found is not None:
             self.world.restored += 1
             self.world.trace(self.host, "restores split", key.split, "at", len(found))
             made.made = len(found)
             made.builder.update(found)
-            self._do(self._book.began(run, found))
-            self._produce_later(run)
-
-    def _begin_anew(self, made: _Run) -> None:
-        """Begins a run at its first element, unless it has begun."""
-        if not made.begun:
-            made.begun = True
-            self._do(self._book.began(made.run, _NONE))
-            self._produce_later(made.run)
+        self._do(self._book.began(run, _NONE if found is None else found))
+        self._produce_later(run)
 
     def _checkpoint(self, made: _Run) -> None:
         """Takes a checkpoint, which is written some time later, or never."""

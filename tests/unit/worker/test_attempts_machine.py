@@ -63,7 +63,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.book = AttemptBook(LIMIT, grace_s=5.0, replays=1)
+        self.book = AttemptBook(LIMIT, grace_s=5.0)
         self.now = 0.0
         self.last_connection = 0
         self.connection = 0

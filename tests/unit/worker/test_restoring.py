@@ -80,7 +80,7 @@ class Spot:
         self.pieces: list[EncodedPiece] = []
         self.held: list[object] = []
 
-    def cursor(self) -> int | None:
+    def cursor(self, *, patient: bool) -> int | None:
         return self.first
 
     def hold(self, iterator: object) -> None:
