@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..faults.run import Observer, Options
 
 _Names = Annotated[
-    list[str] | None, typer.Argument(metavar="[NAME]...", help="Which tests; by default all.")
+    list[str] | None, typer.Argument(metavar="NAME", help="Which tests; by default all.")
 ]
 _Repeat = Annotated[
     int | None,
@@ -64,15 +64,13 @@ def faults(
 ) -> None:
     """Tests with real processes and real kill -9 that no fault changes what a trainer reads.
 
-    Each test starts a fresh cluster on this machine and a training process, which reads three
-    epochs of an ImageNet-like pipeline: TFRecord files of JPEG pictures with labels, shuffled,
-    decoded, cropped and flipped on the workers, in batches of 192. In the second epoch something is
-    killed or paused. Every element, image and label, must be one of a plain tf.data run, exactly
-    once in each epoch, in the order of a reading without faults, and in the batches of a local run.
-    Beyond that each test checks what is its own: that the standby took over, that no more was made
-    again than must be. `--list` says what there is.
-
-        penstock faults
+    Each test starts a fresh cluster on this machine, and a trainer reads three epochs of an
+    ImageNet-like pipeline: TFRecord files of JPEG pictures with labels, shuffled, decoded, cropped
+    and flipped on the workers, in batches of 192. In the second epoch something is killed or
+    paused. Every element, image and label, must be one of a plain tf.data run, exactly once in each
+    epoch, in the order of a reading without faults, and in the batches of a local run. Beyond that
+    each test checks what is its own: that the standby took over, that no more was made again than
+    must be. `--list` says what there is.
 
         penstock faults recover killall --repeat 5 --seed 1
 
@@ -81,12 +79,8 @@ def faults(
     elements were made again although the trainer had them. Exit code 1 if one failed; what went
     wrong is told, and its journal, checkpoints and logs are kept.
     """
-    from ..faults.catalog import TESTS
-
     if list_:
-        width = max(len(test.name) for test in TESTS)
-        for test in TESTS:
-            typer.echo(f"{test.name:<{width}}  {test.title}")
+        _list()
         return
     tests = chosen(name or [])
     place, temporary = place_of(directory)
@@ -113,6 +107,14 @@ def faults(
         raise typer.Exit(130)
     if not ok:
         raise typer.Exit(1)
+
+
+def _list() -> None:
+    from ..faults.catalog import TESTS, names_of
+
+    width = max(map(len, names_of()))
+    for test in TESTS:
+        typer.echo(f"{test.name:<{width}}  {test.title}")
 
 
 def chosen(names: list[str]) -> tuple[FaultTest, ...]:
@@ -177,12 +179,12 @@ def _observer(progress: Progress, console: Console) -> Observer:
         nonlocal label
         if now != label:
             label = now
-            progress.reset(bar)
+            progress.reset(bar, description=now, total=total, text=text)
         progress.update(bar, description=now, completed=elements, total=total, text=text)
 
     def ended(result: TestResult) -> None:
         mark, rest = line_of(result)
-        console.print(Text(mark, style="green" if result.ok else "bold red") + Text(rest))
+        console.print(Text.assemble((mark, "green" if result.ok else "bold red"), rest))
         for problem in result.problems:
             console.print(Text(f"         {problem}", style="red"))
         if not result.ok:

@@ -74,7 +74,8 @@ class Usable:
     """Tells which workers have a checkpoint that can be used: one that the client is past.
 
     How far the client is, its worker knows: it keeps of each split the newest checkpoint that the
-    client is past, and all after it. So where an older one has been removed, the oldest can be used.
+    client is past, and all after it. So where one has been removed, the oldest that is left can be
+    used.
     """
 
     def __init__(self) -> None:

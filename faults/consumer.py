@@ -19,8 +19,8 @@ from .result import Delivery
 if TYPE_CHECKING:
     from .trainer import Order
 
-#: The module that is the training process.
-MODULE = "penstock.faults.trainer"
+#: What Python is told to run as the training process.
+PROGRAM = ("-m", "penstock.faults.trainer")
 _LOG_LINES = 15
 
 
@@ -67,7 +67,7 @@ class Consumer:
 
     def __init__(self, log: Path) -> None:
         self._events: queue.Queue[tuple[Trainer, int, dict[str, Any]]] = queue.Queue()
-        command = [sys.executable, "-m", MODULE]
+        command = [sys.executable, *PROGRAM]
         self._trainer = Trainer("the trainer", command, log, self._events)
         self._trainer.down = True
         self.forget()

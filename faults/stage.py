@@ -197,7 +197,8 @@ class Stage:
 
     def kill(self, *daemons: Daemon) -> None:
         """Kills daemons (SIGKILL), all at once."""
-        self.look()  # a dispatcher takes its figures with it
+        # A dispatcher takes its figures with it.
+        self.until(lambda _: self.look(), "the dispatcher's status")
         self.strike()
         for daemon in daemons:
             daemon.send_signal(signal.SIGKILL)
@@ -300,7 +301,7 @@ class Stage:
     def finish(self) -> None:
         """Waits until the trainer has read all epochs, and looks a last time."""
         self.until(lambda _: self.consumer.done, "the trainer's next batch")
-        self.until(lambda _: self.look(), "the dispatcher")
+        self.until(lambda _: self.look(), "the dispatcher's status")
 
     def save_picture(self) -> None:
         """Writes the newest status beside the logs, for people."""

@@ -26,6 +26,7 @@ from ..soak.trainer import say
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
     import tensorflow as tf
 
     from ..client.reader import Reader
@@ -115,7 +116,8 @@ def _listen(inbox: queue.Queue[dict[str, Any]]) -> None:
 
 
 def _read(order: Order, holds: _Holds) -> None:
-    from .. import Timing, distribute
+    from ..client.dataset import distribute
+    from ..timing import Timing
     from .data import BATCH, pipeline
 
     served = pipeline(order.paths).apply(
@@ -152,11 +154,14 @@ def _consume(
     batches: tf.data.Dataset, reader: Reader, path: Path, order: Order, holds: _Holds
 ) -> None:
     """Reads one epoch; writes the hashes of its elements to `path` while they come."""
+    from .data import hashes_of
+
     elements = 0
     with path.open("wb", buffering=0) as file:
         asked_s = time.monotonic()
-        for hashes in batch_hashes(batches, order, reader):
+        for batch in arrays_of(batches, order, reader):
             came_s = time.monotonic()
+            hashes = hashes_of(batch)
             epoch = reader.epoch
             assert epoch is not None
             if not elements:  # before anything is written that is to be judged by it
@@ -170,19 +175,18 @@ def _consume(
             asked_s = time.monotonic()
 
 
-def batch_hashes(batches: tf.data.Dataset, order: Order, reader: Reader) -> Iterator[list[bytes]]:
-    """The hashes of the elements of each batch.
+def arrays_of(
+    batches: tf.data.Dataset, order: Order, reader: Reader
+) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
+    """One epoch's batches as they are trained on; a test of the tests spoils them here.
 
     Args:
         batches: of one epoch.
         order: what is read.
         reader: knows which epoch it is.
     """
-    from .data import hashes_of
-
     del order, reader
-    for batch in batches.as_numpy_iterator():
-        yield hashes_of(batch)
+    yield from batches.as_numpy_iterator()
 
 
 if __name__ == "__main__":
