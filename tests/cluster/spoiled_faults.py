@@ -33,7 +33,7 @@ def spoil(batch: dict[str, Any], epoch: int) -> dict[str, Any]:
 
 def spoiled_arrays(batches: Any, order: Any, reader: Any) -> Iterator[dict[str, Any]]:
     for number, batch in enumerate(take(batches, order, reader)):
-        yield spoil(batch, reader.epoch) if order.job == SPOILED and number == 2 else batch
+        yield spoil(batch, reader.epoch) if order.job == f"{SPOILED}-1" and number == 2 else batch
 
 
 if __name__ == "__main__":

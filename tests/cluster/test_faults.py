@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -26,39 +27,32 @@ def run(arguments: list[str], timeout_s: float = 280.0) -> subprocess.CompletedP
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_and_restarted_goes_on_from_its_checkpoints() -> None:
-    done = run(command("recover", "--repeat", "1", "--seed", "5", "--json"))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "[ OK ]   recover 1" in done.stderr
-    assert "\x1b[" not in done.stderr  # colours are for terminals
-    (found,) = json.loads(done.stdout)
-    assert list(found) == KEYS
-    assert found["name"] == "recover"
-    assert found["ok"] is True
-    assert "kill -9 worker-1 after " in found["detail"]
-    assert found["outage_s"] > 0
-    expected = {"elements": 2000, "lost": 0, "duplicated": 0, "altered": 0, "in_order": True}
-    assert found["epochs"] == [{"epoch": epoch, **expected} for epoch in range(3)]
-
-
-@pytest.mark.slow
-def test_elements_that_are_lost_repeated_altered_or_misplaced_fail_it(tmp_path: Path) -> None:
+def test_a_fault_changes_nothing_and_what_is_spoiled_on_purpose_is_found(tmp_path: Path) -> None:
     script = Path(__file__).with_name("spoiled_faults.py")
     directory = tmp_path / "kept"
-    arguments = ["faults", SPOILED, "--json", "--directory", str(directory)]
-    done = run([sys.executable, str(script), *arguments])
+    arguments = ["faults", "recover", SPOILED, "--repeat", "1", "--seed", "5", "--json"]
+    done = run([sys.executable, str(script), *arguments, "--directory", str(directory)])
     assert done.returncode == 1, done.stdout + done.stderr
-    assert f"[FAILED] {SPOILED}" in done.stderr
-    assert str(directory / SPOILED) in done.stderr
-    assert (directory / SPOILED / "logs" / "worker-1.log").exists()
-    (found,) = json.loads(done.stdout)
-    assert not found["ok"]
-    assert found["epochs"] == [
+    assert "[ OK ]   recover 1" in done.stderr
+    assert f"[FAILED] {SPOILED} 1" in done.stderr
+    assert "\x1b[" not in done.stderr  # colours are for terminals
+    assert str(directory / f"{SPOILED}-1") in done.stderr
+    assert (directory / f"{SPOILED}-1" / "logs" / "worker-1.log").exists()
+    recover, spoiled = json.loads(done.stdout)
+    assert list(recover) == list(spoiled) == KEYS
+    assert (recover["name"], recover["ok"]) == ("recover", True)
+    assert "kill -9 worker-1 after " in recover["detail"]
+    assert recover["outage_s"] > 0
+    assert recover["epochs"] == [
+        {"epoch": epoch, "elements": 2000, "in_order": True} | wrong() for epoch in range(3)
+    ]
+    assert not spoiled["ok"]
+    assert spoiled["epochs"] == [
         {"epoch": 0, "elements": 2000, "in_order": False} | wrong(),
         {"epoch": 1, "elements": 2000, "in_order": False} | wrong(lost=1, duplicated=1),
         {"epoch": 2, "elements": 1999, "in_order": False} | wrong(lost=1, altered=2),
     ]
-    assert "epoch 2: the batches have 2 × 192, 191, 7 × 192, 80 elements" in found["detail"]
+    assert "epoch 2: the batches have 2 × 192, 191, 7 × 192, 80 elements" in spoiled["detail"]
 
 
 def wrong(**counts: int) -> dict[str, int]:
@@ -77,12 +71,17 @@ def test_ctrl_c_ends_it_and_all_of_its_processes(tmp_path: Path) -> None:
         rest = process.stdout.read()
         assert process.wait(120) == 130, rest
     assert children
-    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+    for child in children:
+        # One that was being started just then ends by itself, when it finds its standard input
+        # closed.
+        assert select.select([child], [], [], 120)[0]
+        os.close(child)
 
 
 def children_of(pid: int) -> list[int]:
+    """Descriptors of the processes that a process has started; ready for reading at their end."""
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in text.split()]
+    return [os.pidfd_open(int(child)) for child in text.split()]
 
 
 def test_an_unknown_name_is_bad_usage_and_names_the_known_ones() -> None:
@@ -90,14 +89,6 @@ def test_an_unknown_name_is_bad_usage_and_names_the_known_ones() -> None:
     assert done.returncode == 2
     assert "'nofial'" in done.stderr
     assert "nofail, failover, recover, killall, dispatcher, standby-dispatcher" in done.stderr
-
-
-def test_a_directory_that_holds_something_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "precious").touch()
-    done = run(command("nofail", "--directory", str(tmp_path)))
-    assert done.returncode == 2
-    assert "--directory must be an empty directory" in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
 
 
 def test_the_list_has_a_line_for_each_test() -> None:
