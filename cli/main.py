@@ -13,6 +13,7 @@ from .bench import bench
 from .demo import demo
 from .dispatcher import dispatcher
 from .explain import explain_command
+from .faults import faults
 from .journal import app as journal_app
 from .soak import soak
 from .status import status
@@ -41,6 +42,7 @@ app.command()(dispatcher)
 app.command()(worker)
 app.command()(status)
 app.command()(soak)
+app.command()(faults)
 app.command("explain")(explain_command)
 app.command("audit")(audit_command)
 app.command()(bench)

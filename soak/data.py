@@ -41,13 +41,22 @@ def write_data(directory: Path) -> None:
                 writer.write(np.array([number, i, i * i], np.int64).tobytes())
         with tf.io.TFRecordWriter(str(directory / f"images-{number}.tfrecord")) as writer:
             for _ in range(_IMAGES):
-                image = _image(random)
+                image = picture(random, _CROP + 8, 2 * _CROP)
                 writer.write(tf.io.encode_jpeg(image, quality=80).numpy())
 
 
-def _image(random: np.random.Generator) -> np.ndarray[Any, Any]:
-    """Smooth colours and some noise, of varying size, as in a photograph."""
-    height, width = (int(side) for side in random.integers(_CROP + 8, 2 * _CROP, size=2))
+def picture(random: np.random.Generator, least: int, most: int) -> np.ndarray[Any, Any]:
+    """Smooth colours and some noise, as in a photograph.
+
+    Args:
+        random: decides everything.
+        least: pixels that a side has at least.
+        most: and less than these.
+
+    Returns:
+        An array of uint8, height × width × 3.
+    """
+    height, width = (int(side) for side in random.integers(least, most, size=2))
     y, x = np.mgrid[0:height, 0:width]
     waves = [np.sin(random.uniform(0.02, 0.2) * (x + random.integers(99)) + y / 9) for _ in "rgb"]
     noise = random.normal(0.0, 8.0, (height, width, 3))

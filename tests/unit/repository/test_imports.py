@@ -19,8 +19,14 @@ MAY_IMPORT = {
     "worker": LEAVES | {"proto", "journal", "graph"},
     "client": LEAVES | {"proto", "journal", "graph"},
     "testing": LEAVES | {"proto", "journal", "graph"},
+    "faults": LEAVES | {"proto", "journal", "client", "worker", "bench", "soak", "cli"},
 }
-TENSORFLOW_FILES = {"client/dataset.py", "client/groundtruth.py"}
+TENSORFLOW_FILES = {
+    "client/dataset.py",
+    "client/groundtruth.py",
+    "faults/data.py",
+    "faults/trainer.py",
+}
 TENSORFLOW_PACKAGES = {"graph", "worker"}
 
 

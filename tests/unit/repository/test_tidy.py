@@ -20,6 +20,8 @@ PACKAGES = (
     "cli",
     "testing",
     "bench",
+    "soak",
+    "faults",
 )
 FOLDERS = (*PACKAGES, "tests")
 
