@@ -195,6 +195,7 @@ class Control:
                     control_pb2.AnnounceClientRequest(), timeout=timeout_s
                 )
                 request.term, request.arrival = announced.term, announced.arrival
+                failpoint("client.announce.after_reply")
             try:
                 reply: control_pb2.OpenJobReply = stub.OpenJob(request, timeout=timeout_s)
             except grpc.RpcError as error:

@@ -158,6 +158,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         self, request: control_pb2.AnnounceClientRequest, context: Any
     ) -> control_pb2.AnnounceClientReply:
         """Numbers a client; a number that is never used means nothing."""
+        failpoint("dispatcher.announce_client.before_reply")
         return control_pb2.AnnounceClientReply(
             term=self.engine.state.term, arrival=self._arrivals.number()
         )
