@@ -101,7 +101,9 @@ class AttemptBook:
     def cursor(self, run: int) -> int | None:
         """The first element that a client wants of a run; None: wait for CursorKnown."""
         attempt = self._runs.get(run)
-        return attempt.wanted if attempt is not None and self._turns.has(attempt) else None
+        if attempt is None or not (attempt.called or self._turns.has(attempt)):
+            return None
+        return attempt.wanted
 
     def began(self, run: int, hashes: Hashes) -> list[Instruction]:
         """A run begins after elements that have these hashes: those before a checkpoint, or none.

@@ -97,3 +97,16 @@ def test_a_run_begins_in_its_turn(after_failure: AttemptBook) -> None:
     book.began(1, NONE)
     assert CursorKnown(2) in book.produced(1, FakePiece(0, 10))
     assert book.cursor(2) == 10
+
+
+def test_who_was_called_begins_though_its_client_asks_again_meanwhile(
+    after_failure: AttemptBook,
+) -> None:
+    book = after_failure
+    for attempt in (1, 2):
+        fetch(book, attempt=attempt, first=10)
+    assert book.closed(1) == [CursorKnown(2)]
+    connected(book, 2)
+    for attempt in (1, 2):
+        assert CursorKnown(attempt) not in fetch(book, 2, attempt, first=10)
+    assert [book.cursor(run) for run in (1, 2)] == [10, 10]
