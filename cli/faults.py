@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json as jsonlib
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +20,8 @@ from .logs import configure
 from .quiet import load_tensorflow
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ..faults.catalog import FaultTest
     from ..faults.result import TestResult
     from ..faults.run import Observer, Options
@@ -92,7 +96,8 @@ def faults(
     results: list[TestResult] = []
     interrupted = False
     try:
-        _play(options, results, Console(stderr=json, highlight=False, soft_wrap=True))
+        with _terminable():
+            _play(options, results, Console(stderr=json, highlight=False, soft_wrap=True))
     except KeyboardInterrupt:
         interrupted = True
     finally:
@@ -144,6 +149,16 @@ def place_of(directory: str) -> tuple[Path, bool]:
         raise UsageError(f"--directory must be an empty directory or a new one, not {directory!r}")
     place.mkdir(parents=True, exist_ok=True)
     return place.resolve(), False
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM, as a CI or `docker stop` sends it, is an interruption like Ctrl-C."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _play(options: Options, results: list[TestResult], console: Console) -> None:

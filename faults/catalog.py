@@ -88,8 +88,8 @@ def _recover(stage: Stage) -> None:
 def _killall(stage: Stage) -> None:
     cluster = stage.cluster
     stage.reach_checkpoint(workers=len(cluster.workers))
-    term = stage.term
     stage.kill(cluster.dispatcher, *cluster.workers)
+    term = stage.term
     cluster.restart_dispatcher(wait=False)
     for worker in list(cluster.workers):
         cluster.restart_worker(worker, wait=False)
@@ -123,8 +123,8 @@ def _dispatcher(stage: Stage) -> None:
 
 def _standby_dispatcher(stage: Stage) -> None:
     stage.reach()
-    term = stage.term
     stage.kill(stage.cluster.dispatcher)
+    term = stage.term
     stage.release()
     stage.until(lambda _: stage.term > term, "the standby dispatcher to take over")
     stage.finish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def invoke(monkeypatch: pytest.MonkeyPatch) -> Invoke:
     """Runs the command with tests that only pretend: those named in `wrong` fail."""
 
     def invoked(
-        *arguments: str, wrong: tuple[str, ...] = (), interrupt: bool = False
+        *arguments: str, wrong: tuple[str, ...] = (), interrupt: signal.Signals | None = None
     ) -> tuple[Result, list[Options]]:
         asked: list[Options] = []
 
@@ -44,7 +45,7 @@ def invoke(monkeypatch: pytest.MonkeyPatch) -> Invoke:
                         self._observer.ended(told)
                         yield told
                 if interrupt:
-                    raise KeyboardInterrupt
+                    signal.raise_signal(interrupt)
 
         monkeypatch.setattr(run_module, "Run", Pretended)
         return CliRunner().invoke(app, ["faults", *arguments]), asked
@@ -83,8 +84,12 @@ def test_json_is_all_that_is_printed(invoke: Invoke) -> None:
     assert "[ OK ]" in result.stderr
 
 
-def test_an_interruption_exits_with_130_and_shows_what_had_ended(invoke: Invoke) -> None:
-    result, (options,) = invoke("nofail", "--json", interrupt=True)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_exits_with_130_and_shows_what_had_ended(
+    invoke: Invoke, number: signal.Signals
+) -> None:
+    result, (options,) = invoke("nofail", "--json", interrupt=number)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert result.exit_code == 130
     assert len(json.loads(result.stdout)) == 1
     assert not options.directory.exists()
