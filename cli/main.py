@@ -13,6 +13,7 @@ from .bench import bench
 from .demo import demo
 from .dispatcher import dispatcher
 from .explain import explain_command
+from .health import health
 from .journal import app as journal_app
 from .soak import soak
 from .status import status
@@ -40,6 +41,7 @@ app.command()(demo)
 app.command()(dispatcher)
 app.command()(worker)
 app.command()(status)
+app.command()(health)
 app.command()(soak)
 app.command("explain")(explain_command)
 app.command("audit")(audit_command)

@@ -75,7 +75,9 @@ _Announce = Annotated[
     str,
     typer.Option(
         metavar="FILE",
-        help="Once registered, write a JSON line with id, address and pid; - is standard output.",
+        envvar="PENSTOCK_ANNOUNCE",
+        help="Once registered, write a JSON line with id, address and pid; - is standard output."
+        " `penstock health` reads it.",
     ),
 ]
 _StopOnStdinEof = Annotated[

@@ -106,6 +106,7 @@ class Worker:
     Attributes:
         agent: tells id, term, and refusal.
         address: `host:port` under which clients reach it.
+        listen: `host:port` that it listens on.
 
     Raises:
         AddressInUseError: the address is taken.
@@ -137,6 +138,7 @@ class Worker:
             unix=options.unix,
             hello_deadline_s=timing.rpc_deadline_s,
         )
+        self.listen = _address(options.host, self._server.port)
         self.address = _address(_advertised(options), self._server.port)
         if options.checkpoint_dir:
             self._keeper = self._keep(options, tf.__version__)
@@ -229,6 +231,7 @@ def serve(options: WorkerOptions) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # The accelerators belong to the trainer.
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    _withdraw(options.announce)
     with _Doorbell() as doorbell, _stop_signals(doorbell):
         worker = Worker(options, lambda: doorbell.ring(b"c"))
         try:
@@ -294,11 +297,21 @@ def _stop_signals(doorbell: _Doorbell) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _withdraw(target: str) -> None:
+    """Removes what a former process announced: whoever waits for the file waits for this one."""
+    if target in ("", "-"):
+        return
+    try:
+        Path(target).unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"--announce {target}: {error}") from error
+
+
 def _announce(target: str, worker: Worker) -> None:
     if not target:
         return
-    fields = {"worker": worker.agent.worker, "address": worker.address, "pid": os.getpid()}
-    line = json.dumps(fields) + "\n"
+    fields = {"worker": worker.agent.worker, "address": worker.address, "listen": worker.listen}
+    line = json.dumps({**fields, "pid": os.getpid()}) + "\n"
     if target == "-":
         sys.stdout.write(line)
         sys.stdout.flush()

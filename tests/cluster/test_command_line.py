@@ -30,7 +30,7 @@ def run(*arguments: str, timeout_s: float = 120.0) -> subprocess.CompletedProces
 
 @pytest.mark.parametrize(
     "command",
-    ["demo", "dispatcher", "worker", "status", "bench", "explain", "audit", "journal"],
+    ["demo", "dispatcher", "worker", "status", "health", "bench", "explain", "audit", "journal"],
 )
 def test_every_command_explains_itself(command: str) -> None:
     result = run(command, "--help")
