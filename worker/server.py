@@ -11,7 +11,6 @@ import selectors
 import signal
 import socket
 import sys
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +27,7 @@ from .exchange import Exchange
 from .keeper import Keeper
 from .link import DATASET, Link, parse_addresses
 from .messages import AttemptError
-from .producers import THREAD_PREFIX, Producers
+from .producers import Producers
 from .stream import StreamServer, host_id
 
 if TYPE_CHECKING:
@@ -248,11 +247,6 @@ def serve(options: WorkerOptions) -> int:
         finally:
             worker.close()
     return 0
-
-
-def has_leftovers() -> bool:
-    """Whether a producing thread still runs: then the interpreter must not be torn down."""
-    return any(thread.name.startswith(THREAD_PREFIX) for thread in threading.enumerate())
 
 
 class _Doorbell:
