@@ -67,7 +67,7 @@ def health(
     ] = "",
     timeout: Annotated[
         float, typer.Option(metavar="SECONDS", min=0.1, help="How long the answer may take.")
-    ] = 4.0,
+    ] = 10.0,
     json: bool = typer.Option(False, "--json", help="Print what was found as one JSON object."),
 ) -> None:
     """Asks a daemon whether it does its work.
