@@ -6,7 +6,7 @@ WORKERS ?= auto
 PACKAGES := bench cli client dispatcher faults graph journal proto soak testing worker
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test lint format proto proto-check bench clean
+.PHONY: demo test lint format proto proto-check bench image container clean
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +43,14 @@ proto-check: $(VENV)/ready
 	@$(call PROTOC,build/proto-check)
 	@for f in build/proto-check/penstock/proto/control_pb2*; do \
 		cmp -s $$f proto/$$(basename $$f) || { echo "$$(basename $$f) is stale: run make proto"; exit 1; }; done
+
+image:  ## the container image `penstock`
+	DOCKER_BUILDKIT=1 docker build --tag penstock \
+		--build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
+		--build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) .
+
+container: $(VENV)/ready  ## builds an image and tries it, as CI does
+	bash .ci/container
 
 bench: $(VENV)/ready  ## what the journal can do here
 	$(BIN)/penstock bench --case journal

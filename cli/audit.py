@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import VerificationError
-from ..proto.hashing import Digest
 
 if TYPE_CHECKING:
     from ..client.audit import AuditReport
@@ -36,6 +35,7 @@ def audit_command(
     2 if there is no ledger in the directory.
     """
     from ..client.audit import audit
+    from ..proto.hashing import Digest
 
     report = audit(directory, None if expected is None else Digest.parse(expected))
     if json:

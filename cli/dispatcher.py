@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from pathlib import Path
 from typing import Annotated
@@ -65,9 +64,10 @@ _Announce = Annotated[
     str,
     typer.Option(
         metavar="FILE|-",
+        envvar="PENSTOCK_ANNOUNCE",
         help='When serving, write one line {"address": "HOST:PORT", "pid": N} there, for '
         "supervisors; '-' is standard output. A standby that waits writes one with "
-        '"standby": true first.',
+        '"standby": true first. `penstock health` reads it.',
     ),
 ]
 _StopOnStdinEof = Annotated[
@@ -127,6 +127,8 @@ def dispatcher(
     timing = _timing(given, time_scale)
     configure(log_level, "json" if log_format == "json" else "human")
     # Not at the head: gRPC takes longer to load than the other commands take to run.
+    import asyncio
+
     from ..dispatcher.server import DispatcherOptions, serve
 
     options = DispatcherOptions(

@@ -6,15 +6,15 @@ import dataclasses
 import itertools
 import json as jsonlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 import typer
 
 from ..errors import PenstockError
-from ..journal import DamageError, Entry, Survey
-from ..journal import dump as dump_entries
-from ..journal import verify as verify_journal
+
+if TYPE_CHECKING:
+    from ..journal import Entry, Survey
 
 #: A payload longer than this is shown by its size only.
 _DECODED_BYTES_MAX = 1 << 20
@@ -45,6 +45,8 @@ def verify(
     A record that was not finished when the machine stopped is no damage: it was never
     acknowledged, and the next start cuts it off.
     """
+    from ..journal import verify as verify_journal
+
     try:
         survey = verify_journal(directory)
     except PenstockError as error:
@@ -69,6 +71,8 @@ def dump(
 
     Of a damaged journal it prints what stands before the damage, then says where that is.
     """
+    from ..journal import dump as dump_entries
+
     try:
         for entry in itertools.islice(dump_entries(directory), limit or None):
             typer.echo(_as_json(entry) if json else _as_text(entry))
@@ -82,6 +86,8 @@ def _exit(error: PenstockError) -> typer.Exit:
 
 
 def _described(error: PenstockError) -> dict[str, Any]:
+    from ..journal import DamageError
+
     if isinstance(error, DamageError):
         return {
             "error": str(error),

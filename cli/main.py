@@ -14,6 +14,7 @@ from .demo import demo
 from .dispatcher import dispatcher
 from .explain import explain_command
 from .faults import faults
+from .health import health
 from .journal import app as journal_app
 from .soak import soak
 from .status import status
@@ -41,6 +42,7 @@ app.command()(demo)
 app.command()(dispatcher)
 app.command()(worker)
 app.command()(status)
+app.command()(health)
 app.command()(soak)
 app.command()(faults)
 app.command("explain")(explain_command)

@@ -9,9 +9,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..client.status import fetch_status
-from ..worker.link import parse_addresses
-
 
 def status(
     dispatcher: str = typer.Option(
@@ -26,6 +23,10 @@ def status(
 
     Exits with 3 when the dispatcher cannot be reached.
     """
+    # Not at the head: gRPC takes longer to load than other commands take to run.
+    from ..client.status import fetch_status
+    from ..worker.link import parse_addresses
+
     parse_addresses(dispatcher)  # whose error names the option
     picture = fetch_status(dispatcher, timeout)
     if json:

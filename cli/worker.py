@@ -75,7 +75,9 @@ _Announce = Annotated[
     str,
     typer.Option(
         metavar="FILE",
-        help="Once registered, write a JSON line with id, address and pid; - is standard output.",
+        envvar="PENSTOCK_ANNOUNCE",
+        help="Once registered, write a JSON line with id, address and pid; - is standard output."
+        " `penstock health` reads it.",
     ),
 ]
 _StopOnStdinEof = Annotated[
@@ -153,17 +155,16 @@ def _timing(warn_after_s: float, scale: float) -> Timing:
 
 
 def _leave(code: int) -> NoReturn:
-    """Ends the process, by force if a thread is inside TensorFlow.
+    """Ends the process without tearing the interpreter down: everything of ours is closed.
 
-    Such a thread cannot be interrupted, and tearing the interpreter down under it could hang.
+    A thread that is still inside TensorFlow cannot be interrupted, and a teardown under it could
+    hang. Without one it costs a second of CPU, which on a busy machine is more than a supervisor's
+    patience between SIGTERM and SIGKILL.
     """
-    from ..worker.server import has_leftovers
-
-    if has_leftovers():
-        logging.shutdown()
-        sys.stdout.flush()
-        os._exit(code)
-    raise typer.Exit(code)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def parse_size(text: str) -> int:

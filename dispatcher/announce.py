@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 
 from ..errors import UsageError
+
+
+def withdraw(target: str) -> None:
+    """Removes what a former process announced: whoever waits for the file waits for this one.
+
+    Args:
+        target: as of `announce`; nothing is done for `-`.
+
+    Raises:
+        UsageError: the file cannot be removed.
+    """
+    if target == "-":
+        return
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(target)
+    except OSError as error:
+        raise UsageError(f"cannot announce in {target}: {error.strerror}") from error
 
 
 def announce(target: str, address: str, *, standby: bool = False) -> None:

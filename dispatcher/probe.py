@@ -66,7 +66,7 @@ async def probe(address: str, worker: str, deadline_s: float) -> Answer:
         return Answer(Verdict.UNKNOWN, f"{address!r} is not HOST:PORT")
     try:
         failpoint("dispatcher.before_probe")
-        there = await asyncio.wait_for(_greeting(host.strip("[]"), int(port)), deadline_s)
+        there = await asyncio.wait_for(greeting(host.strip("[]"), int(port)), deadline_s)
     except (ConnectionRefusedError, ConnectionResetError, BrokenPipeError) as error:
         what = "refuses connections" if isinstance(error, ConnectionRefusedError) else "resets them"
         return Answer(Verdict.REFUSED, f"{address} {what}")
@@ -80,8 +80,13 @@ async def probe(address: str, worker: str, deadline_s: float) -> Answer:
     return Answer(Verdict.STRANGER, f"at {address} there is {other} now")
 
 
-async def _greeting(host: str, port: int) -> str:
-    """The id with which the process at the address introduces itself.
+async def greeting(host: str, port: int, client: str = "dispatcher") -> str:
+    """The id with which the process at the address introduces itself; empty before it has one.
+
+    Args:
+        host: name or address, without brackets.
+        port: of the stream server.
+        client: who asks, for the worker's log.
 
     Raises:
         OSError: it cannot be reached.
@@ -90,7 +95,7 @@ async def _greeting(host: str, port: int) -> str:
     """
     reader, writer = await _connect(host, port)
     try:
-        hello = {"version": PROTOCOL_VERSION, "job": "", "client": "dispatcher"}
+        hello = {"version": PROTOCOL_VERSION, "job": "", "client": client}
         writer.writelines(encode_frame(FrameType.HELLO, hello))
         await writer.drain()
         prefix = parse_prefix(await reader.readexactly(PREFIX_BYTES), _LIMITS)

@@ -23,7 +23,7 @@ from ..failpoints import failpoint
 from ..journal import Log, hold
 from ..proto import control_pb2, control_pb2_grpc
 from ..timing import Timing
-from .announce import announce
+from .announce import announce, withdraw
 from .commit import Committer
 from .datasets import DirectoryBlobs, MemoryBlobs
 from .engine import Engine
@@ -193,6 +193,8 @@ async def serve(options: DispatcherOptions) -> None:
         JournalError: the journal is locked, damaged, or cannot be read.
         UsageError: a standby without a journal or a port.
     """
+    if options.announce:
+        withdraw(options.announce)
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -164,7 +164,9 @@ class Connection:
                 f" {PROTOCOL_VERSION}: run the same release of penstock on both"
             )
         job, client = (str(frame.header.get(key, "?"))[:80] for key in ("job", "client"))
-        logger.info("connection %s: client %s of job %s", self._name, client, job)
+        # One that only asks whether we are there names no job, and may ask every few seconds.
+        level = logging.INFO if job else logging.DEBUG
+        logger.log(level, "connection %s: client %s of job %s", self._name, client, job)
 
     def _send_welcome(self) -> None:
         welcome = {"version": PROTOCOL_VERSION, "worker": self._worker()}

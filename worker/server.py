@@ -11,7 +11,6 @@ import selectors
 import signal
 import socket
 import sys
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +28,7 @@ from .keeper import Keeper
 from .link import DATASET, Link, parse_addresses
 from .messages import AttemptError
 from .processors import Processors
-from .producers import THREAD_PREFIX, Producers
+from .producers import Producers
 from .stream import StreamServer, host_id
 
 if TYPE_CHECKING:
@@ -107,6 +106,7 @@ class Worker:
     Attributes:
         agent: tells id, term, and refusal.
         address: `host:port` under which clients reach it.
+        listen: `host:port` that it listens on.
 
     Raises:
         AddressInUseError: the address is taken.
@@ -143,6 +143,7 @@ class Worker:
             unix=options.unix,
             hello_deadline_s=timing.rpc_deadline_s,
         )
+        self.listen = _address(options.host, self._server.port)
         self.address = _address(_advertised(options), self._server.port)
         if options.checkpoint_dir:
             self._keeper = self._keep(options, tf.__version__)
@@ -235,6 +236,7 @@ def serve(options: WorkerOptions) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # The accelerators belong to the trainer.
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    _withdraw(options.announce)
     with _Doorbell() as doorbell, _stop_signals(doorbell):
         worker = Worker(options, lambda: doorbell.ring(b"c"))
         try:
@@ -251,11 +253,6 @@ def serve(options: WorkerOptions) -> int:
         finally:
             worker.close()
     return 0
-
-
-def has_leftovers() -> bool:
-    """Whether a producing thread still runs: then the interpreter must not be torn down."""
-    return any(thread.name.startswith(THREAD_PREFIX) for thread in threading.enumerate())
 
 
 class _Doorbell:
@@ -300,11 +297,21 @@ def _stop_signals(doorbell: _Doorbell) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _withdraw(target: str) -> None:
+    """Removes what a former process announced: whoever waits for the file waits for this one."""
+    if target in ("", "-"):
+        return
+    try:
+        Path(target).unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"--announce {target}: {error}") from error
+
+
 def _announce(target: str, worker: Worker) -> None:
     if not target:
         return
-    fields = {"worker": worker.agent.worker, "address": worker.address, "pid": os.getpid()}
-    line = json.dumps(fields) + "\n"
+    fields = {"worker": worker.agent.worker, "address": worker.address, "listen": worker.listen}
+    line = json.dumps({**fields, "pid": os.getpid()}) + "\n"
     if target == "-":
         sys.stdout.write(line)
         sys.stdout.flush()

@@ -173,6 +173,7 @@ def test_the_command_announces_itself_and_stops_cleanly(
         said = json.loads(process.stdout.readline())
         assert said["worker"] == "w1"
         assert said["pid"] == process.pid
+        assert said["listen"] == said["address"]
         with Client(tcp(said["address"])):
             assert list(tmp_path.rglob("*.sock"))
             if end == "stdin":
