@@ -240,11 +240,9 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def blocked_runs_have_something_to_be_fetched_or_wait_for_one_that_is_not(self) -> None:
-        replaying = {run for run in self.runs if self.book._runs[run].replaying}
         waiting = {run for run in self.runs if not self.book.in_turn(run)}
-        assert waiting <= replaying
         if waiting:
-            first = replaying - waiting
+            first = {run for run in self.runs if self.book._runs[run].replaying} - waiting
             assert first
             assert not any(self.runs[run].blocked for run in first)
         for run, producer in self.runs.items():

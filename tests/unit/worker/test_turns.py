@@ -8,7 +8,7 @@ import pytest
 from penstock.worker.attempts import AttemptBook
 from penstock.worker.messages import CursorKnown, ResumeProducing, StopAttempt
 
-from .books import GRACE_S, connected, fetch, started
+from .books import GRACE_S, connected, fetch, sends, started
 from .fakes import FakePiece, assignment, digest
 
 NONE = np.empty(0, np.uint64)
@@ -43,8 +43,10 @@ def test_replays_take_turns_in_the_order_of_the_fetches(after_failure: AttemptBo
     begun(book, 4, 2, 5, 1, 3)
     assert going(book) == [4]
     assert ResumeProducing(2) in book.produced(4, FakePiece(10, 20))
-    assert going(book) == [2, 4]  # what 4 makes now its client has not
+    assert going(book) == [2, 4]  # 4 has nothing that its client has not
     assert ResumeProducing(5) in book.produced(2, FakePiece(10, 25))
+    book.produced(2, FakePiece(25, 30))
+    assert going(book) == [4, 5]  # 2 has
 
 
 def test_whoever_ends_fails_or_is_not_wanted_makes_room_for_the_next(
@@ -64,10 +66,20 @@ def test_a_broken_connection_stops_nobody(after_failure: AttemptBook) -> None:
     assert book.closed(1) == [ResumeProducing(2), ResumeProducing(3)]
 
 
-def test_what_its_client_has_not_is_made_without_a_turn(after_failure: AttemptBook) -> None:
+def test_what_is_ahead_of_its_client_comes_after_what_is_behind(
+    after_failure: AttemptBook,
+) -> None:
     book = after_failure
-    begun(book, 1)
-    begun(book, 2, 3, first=0)
+    begun(book, 2, 3)
+    begun(book, 1, first=0)
+    book.produced(4, FakePiece(0, 10))  # nobody has asked for it yet
+    assert going(book) == [2, 5]  # 5 has nothing for its client
+    sends(book)
+    assert ResumeProducing(1) in book.credit(1, 1, 10, 0)  # its client has taken it: it is needed
+    book.produced(1, FakePiece(10, 20))
+    assert ResumeProducing(3) in book.produced(2, FakePiece(10, 20))
+    resumed = book.produced(3, FakePiece(10, 20))
+    assert {ResumeProducing(1), ResumeProducing(4)} <= set(resumed)
     assert going(book) == [1, 2, 3, 4, 5]
 
 
