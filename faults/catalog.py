@@ -139,10 +139,13 @@ def _pause(stage: Stage) -> None:
     stage.expect(bool(void), f"{late.name} made nothing of the epoch")
     stage.pause(late)
     stage.release()
-    stage.until(
-        lambda picture: entry_of(picture, late.worker_id).get("state") == "lost",
-        f"the dispatcher to notice that {late.name} is silent",
-    )
+
+    def lost(picture: Picture) -> bool:
+        if stage.consumer.held:  # too early: that would hide how long it has to wait
+            stage.consumer.go_on(step=True)
+        return entry_of(picture, late.worker_id).get("state") == "lost"
+
+    stage.until(lost, f"the dispatcher to notice that {late.name} is silent")
     stage.reach()  # the others have its place by now
     stage.resume(late)
     stage.release()
