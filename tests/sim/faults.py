@@ -133,6 +133,10 @@ class Faults:
             world.trace("the journal is lost")
             self.journal_lost = True
             world.disk, world.ledger = SimDisk(), type(world.ledger)()
+            for name, trainer in world.trainers.items():
+                if trainer.engine is None:  # it has no job yet: it would begin anew, see below
+                    world.kill(trainer.process)
+                    self.restart_trainer(name, 0.0)
             return
         world.disk = dispatcher.crash_disk(self._rng, power=power)
 
