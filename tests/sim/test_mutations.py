@@ -7,7 +7,7 @@ import pytest
 from .mutations import MUTATIONS
 from .world import SimulationError, run_seed
 
-SEEDS = 200
+SEEDS = 500
 
 
 def is_caught_by(seed: int) -> bool:

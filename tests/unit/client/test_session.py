@@ -208,8 +208,8 @@ def test_a_client_announces_itself_once_a_term(make_workers, make_dispatcher, ti
     dispatcher = make_dispatcher(make_workers(1))
     dispatcher.register(NAME, 1)
     dispatcher.restarts_before_open = 2
-    with Reader.of(NAME, dispatcher.address, timing=timing) as reader:
-        assert sorted(values(reader)) == list(range(4))
+    with Reader(NAME, dispatcher.address, timing=timing) as reader:
+        assert sorted(values(reader)) == list(range(100))
     assert dispatcher.opened == [(1, 1), (2, 2), (3, 3)]
 
 
