@@ -117,4 +117,4 @@ def test_a_daemon_that_starts_withdraws_what_its_predecessor_announced(tmp_path:
             while said_by(announced) == os.getpid():
                 assert time.monotonic() < deadline_s
                 assert process.poll() is None
-                time.sleep(0.05)
+                time.sleep(0.05)  # that a file goes away is told to nobody

@@ -88,7 +88,7 @@ class Container:
             assert state["Running"], f"{self.name} ended: {state}\n{self.logs()}"
             late = time.monotonic() > deadline_s
             assert not late, f"{self.name} is not {what}: {state}\n{self.logs()}"
-            time.sleep(0.2)
+            time.sleep(0.2)  # the engine tells of ends and health, not of every state waited for
 
     def wait_ended(self) -> int:
         """Waits for its end and returns the exit code."""
