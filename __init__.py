@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .client.embedded import LocalCluster
     from .client.groundtruth import digest_of
     from .client.reader import Reader
-    from .graph import explain
+    from .graph import cache_here, explain
     from .timing import Timing
 
 __version__ = "0.1.0"
@@ -33,6 +33,7 @@ __all__ = [
     "Timing",
     "__version__",
     "audit",
+    "cache_here",
     "digest_of",
     "distribute",
     "errors",
@@ -44,6 +45,7 @@ _HOMES = {
     "Reader": "client.reader",
     "Timing": "timing",
     "audit": "client.audit",
+    "cache_here": "graph",
     "digest_of": "client.groundtruth",
     "distribute": "client.dataset",
     "explain": "graph",

@@ -23,6 +23,7 @@ from ..client.reader import Reader
 from ..worker.checkpoints import SUFFIX
 from .consume import read_epoch
 from .harness import Case, Contestant
+from .processes import process_cpu_s
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -193,13 +194,3 @@ class Written:
     def _watch(self) -> None:
         while not self._over.wait(_LOOK_S):
             self.look()
-
-
-def process_cpu_s(pid: int) -> float | None:
-    """CPU seconds, user and system, that a process has used; None where that is not told."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:  # only Linux tells in this way
-        return None
-    fields = text.rpartition(")")[2].split()  # the name before it may hold anything
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

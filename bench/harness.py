@@ -4,11 +4,13 @@ Theory of operation. A case makes contestants; a contestant is measured once a r
 metrics. Every round measures all contestants one after the other, every second round backwards,
 so that a slow drift of the machine does not favour one. Where a contestant names a baseline, it
 is compared with the baseline's measurement of the same round, and the median of these ratios is
-reported: what disturbs a whole round disturbs both. Nothing here passes or fails.
+reported: what disturbs a whole round disturbs both. What a contestant cannot do is a result, too,
+and does not keep the others from being measured. Nothing here passes or fails.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import statistics
@@ -19,10 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import UsageError
+from .targets import judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
+
+    from .targets import Target
 
 #: What one measurement gives: the value of each metric, None where it does not apply.
 Metrics = dict[str, float | None]
@@ -61,6 +66,13 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class CouldNot:
+    """Instead of metrics: the contestant cannot do this, and why. It is not asked again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Contestant:
     """Something that is measured once a round.
 
@@ -68,11 +80,30 @@ class Contestant:
         name: unique in its case.
         measure: measures once.
         baseline: name of the contestant that it is compared with; empty for none.
+        rivals: names of further ones that it is compared with, by what the case calls them.
     """
 
     name: str
-    measure: Callable[[], Metrics]
+    measure: Callable[[], Metrics | CouldNot]
     baseline: str = ""
+    rivals: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A metric over a rival's, measured in the same round.
+
+    Attributes:
+        column: what the result is called.
+        metric: what is compared.
+        rival: whose: a key of `Contestant.rivals`.
+        meaning: for people.
+    """
+
+    column: str
+    metric: str
+    rival: str
+    meaning: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +119,9 @@ class Case:
             of progress; its end tidies up.
         compared: the metrics that are compared with the baseline; each becomes `<name>_overhead`,
             the part that it is above the baseline (0.02 is 2 % more).
+        ratios: further comparisons, with the contestants' rivals.
+        usual: patterns of what runs if the command line does not say; none for everything.
+        targets: what the figures are wished to be.
     """
 
     name: str
@@ -96,6 +130,9 @@ class Case:
     metrics: Mapping[str, str]
     contestants: Callable[[Settings, Show], AbstractContextManager[Sequence[Contestant]]]
     compared: tuple[str, ...] = ()
+    ratios: tuple[Ratio, ...] = ()
+    usual: tuple[str, ...] = ()
+    targets: tuple[Target, ...] = ()
 
     @property
     def columns(self) -> dict[str, str]:
@@ -105,7 +142,7 @@ class Case:
             out[name] = meaning
             if name in self.compared:
                 out[f"{name}_overhead"] = f"{name} above the baseline's, as a part of it"
-        return out
+        return out | {ratio.column: ratio.meaning for ratio in self.ratios}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +165,13 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a contestant's rounds gave, by metric."""
+    """What a contestant's rounds gave, by metric; `could_not` says why there are no more."""
 
     name: str
     rounds: tuple[Metrics, ...]
     baseline: str = ""
     summaries: Mapping[str, Summary] = field(default_factory=dict)
+    could_not: str = ""
 
 
 def run_case(case: Case, settings: Settings, repeat: int, show: Show) -> list[Result]:
@@ -143,6 +181,9 @@ def run_case(case: Case, settings: Settings, repeat: int, show: Show) -> list[Re
         UsageError: `settings.only` leaves no contestant; the message lists them.
         PenstockError: a measurement could not be made, or what it delivered was wrong.
     """
+    if not settings.only:
+        settings = dataclasses.replace(settings, only=case.usual)
+    failures: dict[str, str] = {}
     with case.contestants(settings, show) as everybody:
         wanted = [one for one in everybody if settings.wants(one.name)]
         if not wanted:
@@ -150,14 +191,22 @@ def run_case(case: Case, settings: Settings, repeat: int, show: Show) -> list[Re
             raise UsageError(f"--only matches nothing in case {case.name}; it has {known}")
         rounds: dict[str, list[Metrics]] = {one.name: [] for one in wanted}
         for number in range(repeat):
-            for one in wanted if number % 2 == 0 else reversed(wanted):
-                done = sum(map(len, rounds.values()))
-                show.said(
-                    f"{case.name} {one.name}: measurement {done + 1} of {repeat * len(wanted)}"
-                )
-                rounds[one.name].append(one.measure())
+            for place, one in enumerate(wanted if number % 2 == 0 else reversed(wanted), 1):
+                if one.name in failures:
+                    continue
+                done = number * len(wanted) + place
+                show.said(f"{case.name} {one.name}: measurement {done} of {repeat * len(wanted)}")
+                measured = one.measure()
+                if isinstance(measured, CouldNot):
+                    show.said(f"{one.name} could not: {measured.reason}")
+                    failures[one.name] = measured.reason
+                else:
+                    rounds[one.name].append(measured)
     compare(wanted, rounds, case.compared)
-    return [_result(one, rounds[one.name], case.columns) for one in wanted]
+    compare_rivals(wanted, rounds, case.ratios)
+    return [
+        _result(one, rounds[one.name], case.columns, failures.get(one.name, "")) for one in wanted
+    ]
 
 
 def compare(
@@ -174,13 +223,30 @@ def compare(
                     own[f"{metric}_overhead"] = above / below - 1.0
 
 
-def _result(one: Contestant, rounds: Sequence[Metrics], columns: Mapping[str, str]) -> Result:
+def compare_rivals(
+    contestants: Sequence[Contestant],
+    rounds: Mapping[str, Sequence[Metrics]],
+    ratios: Sequence[Ratio],
+) -> None:
+    """Adds the ratios to every round in which the rival was measured, too."""
+    for one in contestants:
+        for ratio in ratios:
+            others = rounds.get(one.rivals.get(ratio.rival, ""), ())
+            for own, other in zip(rounds[one.name], others, strict=False):
+                above, below = own.get(ratio.metric), other.get(ratio.metric)
+                if above is not None and below:
+                    own[ratio.column] = above / below
+
+
+def _result(
+    one: Contestant, rounds: Sequence[Metrics], columns: Mapping[str, str], could_not: str
+) -> Result:
     summaries = {}
     for name in columns:
         summary = Summary.of(metrics.get(name) for metrics in rounds)
         if summary is not None:
             summaries[name] = summary
-    return Result(one.name, tuple(rounds), one.baseline, summaries)
+    return Result(one.name, tuple(rounds), one.baseline, summaries, could_not)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +295,11 @@ def document(case: Case, results: Sequence[Result], **about: Any) -> dict[str, A
                     for name, one in result.summaries.items()
                 },
                 "rounds": list(result.rounds),
+                "could_not": result.could_not or None,
             }
             for result in results
         ],
+        "targets": [dataclasses.asdict(verdict) for verdict in judge(case.targets, results)],
     }
 
 

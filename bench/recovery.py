@@ -28,7 +28,7 @@ from .harness import Case, Contestant
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..client.embedded import Daemon
+    from ..client.daemon import Daemon
     from .harness import Metrics, Settings, Show
     from .timeline import Timeline
     from .workloads import Workload

@@ -8,9 +8,10 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from .harness import Case, Environment, Result, Summary
+    from .targets import Verdict
 
 
 def table(case: Case, results: Sequence[Result]) -> Table:
@@ -22,7 +23,32 @@ def table(case: Case, results: Sequence[Result]) -> Table:
         shown.add_column(name.replace("_", " "), justify="right")
     for result in results:
         cells = [cell(name, result.summaries.get(name)) for name in columns]
+        if result.could_not and columns:
+            cells[0] = Text("could not")
         shown.add_row(result.name, *cells)
+    return shown
+
+
+def failures(results: Sequence[Result]) -> list[str]:
+    """What could not be measured and why, one line each."""
+    return [f"{one.name} could not: {one.could_not}" for one in results if one.could_not]
+
+
+def verdicts(judged: Iterable[Verdict]) -> Table:
+    """Targets, what was measured, and whether that is what was wished."""
+    shown = Table(title="targets")
+    for name in ("", "of", "wished", "measured", ""):
+        shown.add_column(name)
+    for verdict in judged:
+        target, measured = verdict.target, verdict.measured
+        sign = "≤" if target.at_most else "≥"
+        shown.add_row(
+            target.text,
+            target.contestant,
+            f"{sign} {target.bound:g}",
+            "" if measured is None else value(target.metric, measured),
+            verdict.word,
+        )
     return shown
 
 
@@ -41,6 +67,10 @@ def value(metric: str, number: float) -> str:
     """A value as its metric's name says it: seconds, milliseconds, bytes, a part, a number."""
     if metric.endswith("_overhead"):
         return f"{number:+.1%}"
+    if metric.startswith("times_") or metric.endswith("_cpu"):
+        return f"{rounded(number)}×"
+    if metric == "mb_per_s" or metric.endswith("_per_gb"):
+        return rounded(number)
     if metric.endswith("bytes"):
         return f"{number / 1e6:,.1f} MB"
     if metric.endswith("_per_s"):
@@ -50,6 +80,11 @@ def value(metric: str, number: float) -> str:
     if metric.endswith("_s"):
         return f"{number:.2f}"
     return f"{number:,.0f}"
+
+
+def rounded(number: float) -> str:
+    """Three digits of a number, or all of those before the point."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def glossary(case: Case, results: Sequence[Result]) -> list[str]:

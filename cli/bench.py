@@ -25,8 +25,13 @@ if TYPE_CHECKING:
     from ..bench.harness import Case, Settings
 
 #: The modules of penstock.bench that have a CASE; loaded when asked for.
-CASES = ("recovery", "checkpoint", "journal")
-_FILE_COLUMNS = 140
+MODULES = ("recovery", "checkpoint", "journal", "cache", "scaling")
+#: The cases of penstock.bench.speed.
+SPEED = ("scalars", "vectors", "images", "batches", "jpeg", "strings", "ragged", "tfrecord-raw")
+CASES = (*MODULES[:-1], *SPEED, MODULES[-1])
+#: Measured without TensorFlow, or in other processes.
+_WITHOUT_TENSORFLOW = ("journal", "scaling", *SPEED)
+_FILE_COLUMNS = 160
 
 
 _Case = Annotated[
@@ -45,7 +50,7 @@ _Only = Annotated[
     typer.Option(
         metavar="PATTERN",
         help="Measure only what has such a name: jpeg/standby, or jpeg/* for all of them. May "
-        "be repeated.",
+        "be repeated. Cases of speed leave most of their combinations out without it.",
     ),
 ]
 _WorkerTimeout = Annotated[
@@ -78,11 +83,23 @@ def bench(
 
     [bold]journal[/bold]: durable appends a second, and how fast a journal is recovered.
 
+    [bold]cache[/bold]: epochs computed, put into the workers' cache and got from it, beside a raw
+    sendfile and TensorFlow's own caches.
+
+    [bold]scalars[/bold], [bold]vectors[/bold], [bold]images[/bold], [bold]batches[/bold],
+    [bold]jpeg[/bold], [bold]strings[/bold], [bold]ragged[/bold], [bold]tfrecord-raw[/bold]: how
+    fast a pipeline of such elements is read through stock tf.data service, through penstock and
+    without either, side by side, each in four ways (eager, batched, numpy, reduce). Names are
+    penstock/unix/batched/w1, stock/tcp/eager/w4, penstock/tcp/numpy/w2/c4 (four clients),
+    local/reduce; --only chooses among all of them. [bold]scaling[/bold]: an input that only
+    waits, on 1 to 16 workers.
+
         penstock bench --case recovery --only jpeg/standby --only 'cheap/*'
+        penstock bench --case images --only 'penstock/unix/*/w2' --only 'stock/tcp/*/w2'
 
     Figures are medians over the rounds, with the least and the most below. A benchmark does not
-    pass or fail; but what was delivered is compared with a plain local run, and it exits with 5
-    if that is not the same.
+    pass or fail, and what a contestant cannot do is shown as such; but what penstock delivered is
+    compared with a plain local run, and it exits with 5 if that is not the same.
     """
     chosen = [_load(name) for name in _known(case or [])]
     from ..bench.harness import Settings
@@ -125,8 +142,11 @@ def _checked(directory: Path | None) -> Path | None:
 def _load(name: str) -> Case:
     from importlib import import_module
 
-    if name != "journal":  # which is measured without it
+    if name not in _WITHOUT_TENSORFLOW:
         load_tensorflow()
+    if name in SPEED:
+        made: Case = import_module("..bench.speed", __package__).case_of(name)
+        return made
     case: Case = import_module(f"..bench.{name}", __package__).CASE
     return case
 
@@ -134,7 +154,8 @@ def _load(name: str) -> Case:
 def _run(case: Case, settings: Settings, repeat: int, console: Console) -> dict[str, Any]:
     """Runs one case, shows its table, and returns its document."""
     from ..bench.harness import Environment, document, run_case
-    from ..bench.report import circumstances, glossary, table
+    from ..bench.report import circumstances, failures, glossary, table, verdicts
+    from ..bench.targets import judge
 
     before = Environment.now()
     settings.directory.mkdir()
@@ -142,7 +163,9 @@ def _run(case: Case, settings: Settings, repeat: int, console: Console) -> dict[
         results = run_case(case, settings, repeat, screen)
     load_after = round(os.getloadavg()[0], 2)
     console.print(table(case, results))
-    for line in [*glossary(case, results), circumstances(before, load_after)]:
+    if case.targets:
+        console.print(verdicts(judge(case.targets, results)))
+    for line in [*failures(results), *glossary(case, results), circumstances(before, load_after)]:
         console.print(line, style="dim", highlight=False)
     return document(
         case,

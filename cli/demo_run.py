@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     import tensorflow as tf
 
-    from ..client.embedded import Daemon, LocalCluster
+    from ..client.daemon import Daemon
+    from ..client.embedded import LocalCluster
 
 BATCH = 32
 Truth = dict[int, int]

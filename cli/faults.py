@@ -123,7 +123,7 @@ def _list() -> None:
 
 
 def chosen(names: list[str]) -> tuple[FaultTest, ...]:
-    """The tests of these names, in their own order; all, if there are no names.
+    """The tests of these names and their variants, in their own order; all, if there are no names.
 
     Raises:
         UsageError: there is no such test.
@@ -133,7 +133,11 @@ def chosen(names: list[str]) -> tuple[FaultTest, ...]:
     unknown = [name for name in names if name not in names_of()]
     if unknown:
         raise UsageError(f"there is no test {unknown[0]!r}; there are {', '.join(names_of())}")
-    return tuple(test for test in TESTS if not names or test.name in names)
+    return tuple(
+        test
+        for test in TESTS
+        if not names or any(test.name == n or test.name.startswith(f"{n}-") for n in names)
+    )
 
 
 def place_of(directory: str) -> tuple[Path, bool]:

@@ -10,6 +10,7 @@ from .. import __version__
 from ..errors import PenstockError
 from .audit import audit_command
 from .bench import bench
+from .cache import app as cache_app
 from .demo import demo
 from .dispatcher import dispatcher
 from .explain import explain_command
@@ -49,6 +50,7 @@ app.command("explain")(explain_command)
 app.command("audit")(audit_command)
 app.command()(bench)
 app.add_typer(journal_app, name="journal")
+app.add_typer(cache_app, name="cache")
 
 
 def _version(value: bool) -> None:

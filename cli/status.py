@@ -38,7 +38,9 @@ def status(
 def _print(picture: dict[str, Any], console: Console) -> None:
     console.print(f"dispatcher: term {picture['term']}, up {picture['uptime_s']:.0f} s")
     restored = f"{picture['restored_attempts']} attempts began at a checkpoint"
-    console.print(f"in this term: {picture['recomputed_elements']} elements recomputed, {restored}")
+    cached = f"{picture['cached_attempts']} read a cache"
+    made = f"{picture['recomputed_elements']} elements recomputed"
+    console.print(f"in this term: {made}, {restored}, {cached}")
     workers = Table("worker", "address", "state", "attempts", "heartbeat s ago", title="Workers")
     for worker in picture["workers"]:
         heartbeat = worker.get("last_heartbeat_s")
@@ -66,8 +68,22 @@ def _print(picture: dict[str, Any], console: Console) -> None:
                 str(job["recomputed_elements"]) if number == 0 else "",
             )
     console.print(jobs)
+    if picture["cache"]["stores"]:
+        _print_cache(picture["cache"], console)
     for text in picture["waiting"]:
         console.print(f"[yellow]waiting:[/yellow] {text}")
+
+
+def _print_cache(cache: dict[str, Any], console: Console) -> None:
+    stores = Table("store", "workers", "cache key", "segments", title="Caches")
+    for store in cache["stores"]:
+        workers = ", ".join(store["workers"]) or "nobody's now"
+        for key, segments in store["segments"].items() or [("-", 0)]:
+            stores.add_row(store["store"][:12], workers, key[:12], str(segments))
+    console.print(stores)
+    for decision in cache["decisions"]:
+        answer = "on" if decision["on"] else "off"
+        console.print(f"cache {decision['key'][:12]}: {answer}, {decision['reason']}")
 
 
 def _state_of(worker: dict[str, Any]) -> str:

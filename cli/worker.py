@@ -63,6 +63,22 @@ _CheckpointInterval = Annotated[
         help="Work between two checkpoints of a split; auto: where they cost little beside it.",
     ),
 ]
+_CacheDir = Annotated[
+    str,
+    typer.Option(
+        metavar="DIR",
+        help="Directory for what pipelines cache (Put/Get): on a local disk, or one that several"
+        " workers share. Without it this worker caches nothing.",
+    ),
+]
+_CacheLimit = Annotated[
+    str,
+    typer.Option(
+        metavar="SIZE",
+        help="Most that the cache may hold, such as 200GB; by default 80 % of the disk space that"
+        " is free or the cache's own when the worker starts.",
+    ),
+]
 _WarnAfter = Annotated[
     float, typer.Option(metavar="SECONDS", help="Log a wait that is longer than this.")
 ]
@@ -99,6 +115,8 @@ def worker(
     unix: _Unix = True,
     checkpoint_dir: _CheckpointDir = "",
     checkpoint_interval: _CheckpointInterval = "auto",
+    cache_dir: _CacheDir = "",
+    cache_limit: _CacheLimit = "",
     warn_after: _WarnAfter = _WARN_AFTER_S,
     time_scale: _TimeScale = 1.0,
     log_level: _LogLevel = "info",
@@ -137,6 +155,8 @@ def worker(
         unix=unix,
         checkpoint_dir=checkpoint_dir,
         checkpoint_interval=checkpoint_interval,
+        cache_dir=cache_dir,
+        cache_limit=parse_size(cache_limit) if cache_limit else 0,
         announce=announce,
         stop_on_stdin_eof=stop_on_stdin_eof,
         timing=timing,

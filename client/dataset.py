@@ -49,14 +49,16 @@ def distribute(
     ledger: str | os.PathLike[str] | None = None,
     attempts_max: int = 3,
     memory_limit: int = 256 << 20,
+    cache: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
     element_spec: Any = None,
     timing: Timing | None = None,
 ) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
     """Runs a pipeline on the service: `dataset = dataset.apply(distribute("host:5050"))`.
 
     The result has the element spec and cardinality of the original; each iteration of it is the
-    job's next epoch. Its attribute `penstock` is the `Reader` behind it: `digests`, `plan`,
-    `error`, `close()`. What the service cannot run, the end of the pipeline, runs here.
+    job's next epoch. Its attribute `penstock` is the `Reader` behind it. What the service cannot
+    run, the end of the pipeline, runs here.
 
     Args:
         service: `host:port`, several separated by commas, or a `LocalCluster`; None starts one.
@@ -70,7 +72,9 @@ def distribute(
         ledger: directory that gets a record of every element, for `penstock audit`.
         attempts_max: failed productions of one split before the job fails.
         memory_limit: bytes that may be buffered, but for one chunk of each lane.
-        element_spec: the spec that the dataset is expected to have, if that is to be checked.
+        cache: `off`, `put`, `on` or `auto`; by default `on` if there is a `.cache()`, else `off`.
+        cache_dir: of the workers of a cluster that is started here.
+        element_spec: the spec that the dataset is expected to have, if given.
         timing: intervals and deadlines.
     """
     make = functools.partial(
@@ -86,6 +90,8 @@ def distribute(
         ledger=ledger,
         attempts_max=attempts_max,
         memory_limit=memory_limit,
+        cache=cache,
+        cache_dir=cache_dir,
         element_spec=element_spec,
         timing=timing,
     )
@@ -116,7 +122,13 @@ def planned(
             f"element_spec is expected to be {element_spec}, but the dataset's is "
             f"{dataset.element_spec}"
         )
-    plan = analyse(dataset, lanes=options.lanes, exact=exact, strict=strict)
+    plan = analyse(
+        dataset,
+        lanes=options.lanes,
+        exact=exact,
+        strict=strict,
+        cache=options.cache not in (None, "off"),
+    )
     for note in plan.notes:
         if note.kind == "replay":
             logger.warning("%s", note)
@@ -139,6 +151,7 @@ def planned(
             stream.replayable,
             tuple(stream.components),
             stream.blob,
+            stream.cache.key if stream.cache is not None else "",
         )
         for stream in plan.streams
     )

@@ -32,6 +32,8 @@ class StreamInfo:
     replayable: bool
     components: tuple[ComponentSpec, ...]
     graph: bytes | None = None
+    #: Names what workers can cache of it; empty: nothing.
+    cache_key: str = ""
 
 
 class EpochReader:

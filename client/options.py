@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..proto.spec import ComponentSpec
 
 DEFAULT_LANES = 16
+CACHE_MODES = ("off", "put", "on", "auto")
 _BLOCK_BYTES = 256 << 10
 _BLOCK_MAX = 256
 _BLOCK_UNKNOWN = 16
@@ -36,6 +37,8 @@ class JobOptions:
     attempts_max: int = 3
     ledger: Path | None = None
     memory_limit: int = DEFAULT_MEMORY_LIMIT
+    cache: str | None = None
+    cache_dir: Path | None = None
     timing: Timing = field(default_factory=Timing)
 
 
@@ -64,6 +67,8 @@ def checked_options(
     attempts_max: object = 3,
     ledger: object = None,
     memory_limit: object = DEFAULT_MEMORY_LIMIT,
+    cache: object = None,
+    cache_dir: object = None,
     timing: object = None,
 ) -> JobOptions:
     """The options of a job, from arguments of whatever type.
@@ -73,8 +78,8 @@ def checked_options(
     """
     if job_name is not None and (not isinstance(job_name, str) or not job_name):
         raise UsageError(f"job_name must be a string that is not empty, or None, not {job_name!r}")
-    if ledger is not None and not isinstance(ledger, (str, os.PathLike)):
-        raise UsageError(f"ledger must be the path of a directory, or None, not {ledger!r}")
+    if cache is not None and cache not in CACHE_MODES:
+        raise UsageError(f"cache must be one of {', '.join(CACHE_MODES)}, or None, not {cache!r}")
     if timing is not None and not isinstance(timing, Timing):
         raise UsageError(f"timing must be a penstock.Timing, not {timing!r}")
     attempts = _number("attempts_max", attempts_max, 1, 1 << 16)
@@ -89,8 +94,10 @@ def checked_options(
         ordered=checked_flag("ordered", ordered),
         deterministic=checked_flag("deterministic", deterministic),
         attempts_max=attempts,
-        ledger=None if ledger is None else Path(os.fsdecode(ledger)),
+        ledger=_directory("ledger", ledger),
         memory_limit=memory,
+        cache=None if cache is None else str(cache),
+        cache_dir=_directory("cache_dir", cache_dir),
         timing=timing or Timing(),
     )
 
@@ -104,6 +111,14 @@ def checked_flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise UsageError(f"{name} must be True or False, not {value!r}")
     return value
+
+
+def _directory(name: str, value: object) -> Path | None:
+    if value is None:
+        return None
+    if not isinstance(value, (str, os.PathLike)):
+        raise UsageError(f"{name} must be the path of a directory, or None, not {value!r}")
+    return Path(os.fsdecode(value))
 
 
 def _number(

@@ -49,6 +49,8 @@ class Reader:
         ledger: directory that gets a record of every element, for `penstock audit`.
         attempts_max: failed productions of one split before the job fails.
         memory_limit: bytes that may be buffered, but for one chunk of each lane.
+        cache: see `distribute`.
+        cache_dir: see `distribute`.
         element_spec: for a dataset only: the spec that it is expected to have.
         timing: intervals and deadlines.
 
@@ -80,6 +82,8 @@ class Reader:
         ledger: str | os.PathLike[str] | None = None,
         attempts_max: int = 3,
         memory_limit: int = 256 << 20,
+        cache: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
         element_spec: Any = None,
         timing: Timing | None = None,
     ) -> None:
@@ -93,6 +97,8 @@ class Reader:
             attempts_max=attempts_max,
             ledger=ledger,
             memory_limit=memory_limit,
+            cache=cache,
+            cache_dir=cache_dir,
             timing=timing,
         )
         exact, strict = checked_flag("exact", exact), checked_flag("strict", strict)

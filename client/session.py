@@ -39,13 +39,18 @@ class Session:
         options: how.
 
     Raises:
-        UsageError: `service` is none.
+        UsageError: `service` is none, or has workers that were told their cache directory.
     """
 
     def __init__(
         self, service: object, streams: Sequence[StreamInfo] | str, options: JobOptions
     ) -> None:
         self._addresses = None if service is None else parse_service(service)
+        if options.cache_dir is not None and service is not None:
+            raise UsageError(
+                "cache_dir is for a cluster that is started here (service=None); give the workers"
+                " of a service --cache-dir"
+            )
         self._service = service  # a LocalCluster must live as long as we do
         self._streams = streams
         self._options = options
@@ -98,7 +103,7 @@ class Session:
             from .embedded import LocalCluster
 
             logger.info("starting a cluster on this machine")
-            cluster = LocalCluster()
+            cluster = LocalCluster(cache_dir=self._options.cache_dir)
             weakref.finalize(self, cluster.close)
             self._addresses = parse_service(cluster)
         self._control = control = Control(self._addresses, options.timing)
@@ -125,6 +130,7 @@ class Session:
             block=block,
             ordered=options.ordered,
             attempts_max=options.attempts_max,
+            cache=options.cache or ("on" if any(s.cache_key for s in streams) else "off"),
         )
         failpoint("client.open_job.before_send")
         reply = control.open_job(request)
@@ -181,6 +187,7 @@ def _resolve(control: Control, streams: Sequence[StreamInfo] | str) -> tuple[Str
                 tuple(info.weights) or None,
                 info.replayable,
                 _components(info.components),
+                cache_key=info.cache_key,
             ),
         )
     for stream in streams:
@@ -194,6 +201,7 @@ def _resolve(control: Control, streams: Sequence[StreamInfo] | str) -> tuple[Str
                 replayable=stream.replayable,
                 components=msgpack.packb([spec.to_wire() for spec in stream.components]),
                 graph_bytes=len(stream.graph),
+                cache_key=stream.cache_key,
             ),
             stream.graph,
         )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from ..failpoints import failpoint
 from . import events as ev
 from . import scheduler
+from .caching import Measures
 from .events import encode
 from .liveness import Liveness
 from .news import News
@@ -64,6 +65,7 @@ class Engine:
         offers: which splits live workers can continue.
         reachability: which workers clients cannot reach.
         notices: what is waited for.
+        measures: what the first splits of datasets cost, for `auto` caches.
         endings: why the jobs that lost their client last did so, by id.
         first_term: the term with which everything began, if there is no journal; else 0.
         lost_s: when each worker in `state.lost` was lost, if that was in this term.
@@ -75,6 +77,7 @@ class Engine:
         self.timing = timing
         self.news = News()
         self.notices = Notices()
+        self.measures = Measures()
         self.started_s = time.monotonic()
         self.reports = Reports()
         self.offers = Offers()
@@ -363,8 +366,10 @@ class Engine:
                     self._timer_news.set()
                 logger.debug("%s", event)
                 failpoint("dispatcher.assign.after_append")
-            case ev.SplitDelivered():
+            case ev.SplitDelivered() | ev.SplitsCached():
                 logger.debug("%s", event)
+            case ev.CacheDecided(key, on, reason):
+                logger.info("cache %s: %s, %s", key[:12], "on" if on else "off", reason)
 
     def _ended(self, job: str, reason: str) -> None:
         """The job lost its client, for good or not."""

@@ -189,6 +189,65 @@ class SplitDelivered:
     chain: int
 
 
+@dataclass(frozen=True, slots=True)
+class DatasetCacheable:
+    """Workers can cache splits of the dataset; datasets that share a key share the segments."""
+
+    fingerprint: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobCaching:
+    """How the job uses caches from now on: `off`, `put`, `on` or `auto`."""
+
+    job: str
+    mode: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAttached:
+    """A worker has a cache directory, which others may have, too."""
+
+    worker: str
+    store: str
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class SplitsCached:
+    """A store holds the segments of these splits."""
+
+    store: str
+    key: str
+    splits: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SplitsUncached:
+    """A store does not hold them any more."""
+
+    store: str
+    key: str
+    splits: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheDecided:
+    """Whether `auto` caches a dataset, and the sums of what was measured of its first splits."""
+
+    key: str
+    on: bool
+    reason: str
+    splits: int
+    elements: int
+    nbytes: int
+    produce_us: int
+    write_us: int
+    read_us: int
+    limit: int
+
+
 Event: TypeAlias = (
     TermStarted
     | DatasetRegistered
@@ -207,6 +266,12 @@ Event: TypeAlias = (
     | AttemptFailed
     | AttemptDropped
     | SplitDelivered
+    | DatasetCacheable
+    | JobCaching
+    | StoreAttached
+    | SplitsCached
+    | SplitsUncached
+    | CacheDecided
 )
 
 

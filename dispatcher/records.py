@@ -18,7 +18,7 @@ EpochKey = tuple[str, int, int]
 
 @dataclass(slots=True)
 class Dataset:
-    """A registered stream."""
+    """A registered stream; `cache_key` names what workers can cache of it."""
 
     fingerprint: str
     num_splits: int
@@ -26,11 +26,18 @@ class Dataset:
     replayable: bool
     components: bytes
     graph_bytes: int
+    cache_key: str = ""
 
 
 @dataclass(slots=True)
 class Worker:
-    """A registered worker; `standby` is false once it is promoted."""
+    """A registered worker.
+
+    Attributes:
+        standby: false once it is promoted.
+        store: its cache directory, which it may share; empty if it has none.
+        cache_limit: bytes that the store may hold.
+    """
 
     worker: str
     incarnation: str
@@ -41,6 +48,8 @@ class Worker:
     standby: bool
     tensorflow_version: str
     pid: int
+    store: str = ""
+    cache_limit: int = 0
     attempts: dict[int, None] = field(default_factory=dict)  # an ordered set
 
 
@@ -132,6 +141,22 @@ class Stream:
     last_digest: tuple[int, int, int] = (0, 0, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class CacheDecision:
+    """What `auto` does with a dataset, and the sums of what was measured; see `CacheDecided`."""
+
+    key: str
+    on: bool
+    reason: str
+    splits: int
+    elements: int
+    nbytes: int
+    produce_us: int
+    write_us: int
+    read_us: int
+    limit: int
+
+
 @dataclass(slots=True)
 class Job:
     """A job.
@@ -140,6 +165,7 @@ class Job:
         client: incarnation of the client that owns it, or owned it last.
         attached: whether that client is there.
         former: the clients that owned it before and were replaced, the latest last.
+        cache: `off`, `put`, `on` or `auto`.
         failure: why the job cannot go on; empty while it can.
         epochs: open epochs by (stream, epoch).
     """
@@ -156,6 +182,7 @@ class Job:
     attached: bool = False
     failure: str = ""
     former: tuple[str, ...] = ()
+    cache: str = "off"
     epochs: dict[tuple[int, int], Epoch] = field(default_factory=dict)
 
     @property

@@ -34,6 +34,7 @@ class Progress:
         restored: the element that it began at, from a checkpoint; 0 if from the start.
         recomputed: made again though the client had them from an earlier attempt.
         waiting: its buffer was full when it was reported last.
+        cached: it reads a segment of a cache.
     """
 
     attempt: Attempt
@@ -42,6 +43,7 @@ class Progress:
     restored: int = 0
     recomputed: int = 0
     waiting: bool = False
+    cached: bool = False
 
 
 @dataclass(slots=True)
@@ -51,15 +53,18 @@ class Totals:
     Attributes:
         recomputed_elements: made again though the client had them.
         restored_attempts: how many began at a checkpoint.
+        cached_attempts: how many read a segment of a cache.
     """
 
     recomputed_elements: int = 0
     restored_attempts: int = 0
+    cached_attempts: int = 0
 
-    def add(self, recomputed: int, restored: int) -> None:
+    def add(self, recomputed: int, restored: int, cached: int) -> None:
         """Counts further elements and attempts."""
         self.recomputed_elements += recomputed
         self.restored_attempts += restored
+        self.cached_attempts += cached
 
 
 @dataclass(slots=True)
@@ -114,6 +119,14 @@ class Reports:
             self.produced[worker.worker] = now_produced
         return now_produced != known
 
+    def read(self, worker: str, attempts: Iterable[int]) -> None:
+        """Attempts of a worker that read a segment; each may be told of again."""
+        for number in attempts:
+            progress = self.progress.get(number) or self._ended.get(number)
+            if progress is not None and progress.attempt.worker == worker and not progress.cached:
+                progress.cached = True
+                self._add(progress, 0, 0, 1)
+
     def ended(self, worker: str, running: Iterable[int]) -> None:
         """Only these attempts of a worker still run."""
         left = set(running)
@@ -160,6 +173,9 @@ class Reports:
         restored = int(item.restored > 0 and progress.restored == 0)
         progress.recomputed += recomputed
         progress.restored = progress.restored or item.restored
-        self.total.add(recomputed, restored)
-        if progress.attempt.job in self.totals:
-            self.totals[progress.attempt.job].add(recomputed, restored)
+        self._add(progress, recomputed, restored, 0)
+
+    def _add(self, progress: Progress, recomputed: int, restored: int, cached: int) -> None:
+        for totals in (self.total, self.totals.get(progress.attempt.job)):
+            if totals is not None:
+                totals.add(recomputed, restored, cached)

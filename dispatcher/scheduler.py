@@ -5,8 +5,8 @@ every lane gets an attempt at once, even on a worker whose slots are taken, beca
 waits for it or soon will. Free slots then go to later splits, depth by depth: no lane, and no job,
 gets its second split ahead before every other one has its first. The least loaded worker comes
 first; a retry goes to a worker that has not failed on that split, if there is one. A worker that
-has a checkpoint of a split is asked before any other, and one that the job's client cannot reach
-only if there is nobody else.
+has a checkpoint of a split is asked before any other, then one that can read it from a cache; one
+that the job's client cannot reach only if there is nobody else.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import heapq
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from .caching import stores_with
 from .events import (
     AttemptAssigned,
     AttemptDropped,
@@ -102,6 +103,9 @@ class _Seats:
             if name in self._now:
                 for offer in offers:
                     self._offering.setdefault(offer, []).append(name)
+        self._stored: dict[str, list[str]] = {}
+        for name, seat in self._now.items():
+            self._stored.setdefault(seat.worker.store, []).append(name)
         self.free = sum(max(0, seat.worker.slots - seat.load) for seat in self._heap)
 
     def __bool__(self) -> bool:
@@ -109,9 +113,17 @@ class _Seats:
 
     def offering(self, offer: Offer, shunned: Collection[str], *, ahead: bool) -> _Seat | None:
         """The least loaded worker that can continue the split; a free one for a split ahead."""
-        if not self._offering:
-            return None
-        seats = [self._now[at] for at in self._offering.get(offer, ()) if at not in shunned]
+        return self._best(self._offering.get(offer, ()), shunned, ahead=ahead)
+
+    def caching(
+        self, stores: Iterable[str], shunned: Collection[str], *, ahead: bool
+    ) -> _Seat | None:
+        """The least loaded worker that has one of these stores; a free one for a split ahead."""
+        names = [name for store in stores for name in self._stored.get(store, ())]
+        return self._best(names, shunned, ahead=ahead)
+
+    def _best(self, names: Iterable[str], shunned: Collection[str], *, ahead: bool) -> _Seat | None:
+        seats = [self._now[name] for name in names if name not in shunned]
         return min((seat for seat in seats if seat.free or not ahead), default=None)
 
     def least(self, failed_on: Collection[str], avoided: Collection[str]) -> _Seat:
@@ -163,6 +175,9 @@ def assignments(state: State, facts: Facts) -> list[AttemptAssigned]:
         offer = (job.streams[epoch.stream].dataset, job.seed, epoch.epoch, split)
         shunned = {*failed_on, *avoided} if failed_on or avoided else ()
         seat = seats.offering(offer, shunned, ahead=depth > 0)
+        if seat is None and state.stores:
+            stores = stores_with(state, job, epoch.stream, split)
+            seat = seats.caching(stores, shunned, ahead=depth > 0)
         if seat is None:
             seat = seats.least(failed_on, avoided)
         if depth > 0 and avoided and not seat.free:

@@ -17,7 +17,7 @@ import grpc
 from ..errors import NotFoundError, PenstockError, UsageError
 from ..failpoints import failpoint
 from ..proto import control_pb2, control_pb2_grpc
-from . import admission, progress
+from . import admission, caching, progress
 from .arrivals import Arrivals
 from .datasets import GRAPH_BYTES_MAX
 from .events import ClientLeft, JobClosed
@@ -96,6 +96,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
                         f"graph_bytes must be at most {GRAPH_BYTES_MAX}, not {info.graph_bytes}"
                     )
                 if await self._is_stored(info.fingerprint):
+                    engine.commit(caching.dataset_events(engine.state, info))
                     return control_pb2.PutDatasetReply(term=engine.state.term)
             graph += request.part
             if len(graph) > info.graph_bytes:
@@ -109,6 +110,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             )
         await asyncio.to_thread(self._blobs.put, info.fingerprint, bytes(graph))
         engine.commit(admission.register_dataset(engine.state, info))
+        engine.commit(caching.dataset_events(engine.state, info))
         return control_pb2.PutDatasetReply(term=engine.state.term)
 
     async def GetDataset(
@@ -144,6 +146,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             replayable=known.replayable,
             components=known.components,
             graph_bytes=known.graph_bytes,
+            cache_key=known.cache_key,
         )
 
     async def _is_stored(self, fingerprint: str) -> bool:
@@ -177,6 +180,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         engine.commit(admission.open_job(state, request, secrets.randbits(63)))
         job = admission.find_job(state, request)
         assert job is not None, "it was just opened"
+        engine.commit(caching.job_events(job, request.cache))
         self._arrivals.opened(job, request.arrival, state.jobs)
         engine.hear(job.job)
         await engine.durable()
@@ -262,6 +266,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         engine.commit(admission.register_worker(engine.state, request))
         worker = admission.worker_of(engine.state, request.incarnation)
         assert worker is not None, "it was just registered"
+        engine.commit(caching.register_events(engine.state, worker, request))
         engine.hear(worker.worker)
         # In the same step: the scheduler, which runs next, deals by the offers.
         wanted = engine.offer(
@@ -297,7 +302,10 @@ class ControlService(control_pb2_grpc.ControlServicer):
         failed = [held for held in request.held if held.state == control_pb2.HeldAttempt.FAILED]
         failpoint("dispatcher.sync_worker.before_commit")
         engine.commit(progress.worker_events(engine.state, name, failed))
+        engine.commit(caching.sync_events(engine.state, engine.state.workers[name], request))
+        engine.commit(engine.measures.take(engine.state, request.measures))
         engine.report(name, request.held)
+        engine.reports.read(name, request.read)
         await engine.settled()
         if request.term == engine.state.term:
             hold_s = min(request.hold_ms / 1000, _HOLD * engine.timing.worker_timeout_s)

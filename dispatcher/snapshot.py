@@ -12,7 +12,17 @@ import msgpack
 import xxhash
 
 from ..errors import JournalCorruptError
-from .records import Attempt, Dataset, Epoch, Job, LostWorker, Split, Stream, Worker
+from .records import (
+    Attempt,
+    CacheDecision,
+    Dataset,
+    Epoch,
+    Job,
+    LostWorker,
+    Split,
+    Stream,
+    Worker,
+)
 from .splitset import SplitSet
 from .state import State
 from .validate import validate
@@ -20,9 +30,9 @@ from .validate import validate
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-VERSION = 2
-#: The versions that are read; 1 did not know who was replaced, worker or client.
-_KNOWN = (1, 2)
+VERSION = 3
+#: The versions that are read; 1 did not know who was replaced, worker or client, and 2 no caches.
+_KNOWN = (1, 2, 3)
 
 
 def digest(state: State) -> str:
@@ -41,6 +51,11 @@ def to_snapshot(state: State) -> bytes:
         "lost": [_row(lost, LostWorker) for lost in state.lost.values()],
         "jobs": [_job_row(job) for job in state.jobs.values()],
         "attempts": [_row(attempt, Attempt) for attempt in state.attempts.values()],
+        "stores": [
+            [store, [[key, splits.to_bytes()] for key, splits in held.items()]]
+            for store, held in state.stores.items()
+        ],
+        "decisions": [_row(made, CacheDecision) for made in state.decisions.values()],
     }
     packed: bytes = msgpack.packb(content)
     return packed
@@ -85,6 +100,10 @@ def _state(content: dict[str, Any]) -> State:
     for row in content["attempts"]:
         attempt = Attempt(*row)
         state.attempts[attempt.attempt] = attempt
+    for store, held in content.get("stores", ()):
+        state.stores[store] = {key: SplitSet.from_bytes(bits) for key, bits in held}
+    for row in content.get("decisions", ()):
+        state.decisions[row[0]] = CacheDecision(*row)
     # A worker's attempts in ascending order is the order in which it got them.
     for number, attempt in sorted(state.attempts.items()):
         state.workers[attempt.worker].attempts[number] = None
@@ -101,9 +120,10 @@ def _job_row(job: Job) -> list[Any]:
 def _job(row: list[Any]) -> Job:
     streams, epochs = row.pop(-2), row.pop(-1)
     names = [name for name in Job.__dataclass_fields__ if name not in ("streams", "epochs")]
-    if len(row) < len(names):
-        row.append([])  # version 1
-    row[-1] = tuple(row[-1])
+    former = names.index("former")
+    row += [[]] if len(row) == former else []  # version 1
+    row += ["off"] if len(row) == former + 1 else []  # version 2
+    row[former] = tuple(row[former])
     made = [Stream(dataset, at, over, tuple(last)) for dataset, at, over, last in streams]
     job = Job(**dict(zip(names, row, strict=True)), streams=made)
     for (job_id, stream, number), splits, delivered, count, total in epochs:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class SplitSet:
-    """A set of split numbers that only grows; it takes `largest number / 8` bytes.
+    """A set of split numbers; it takes `largest number / 8` bytes.
 
     Equal sets have equal `to_bytes()`, whatever the order in which they were filled.
     """
@@ -42,6 +42,15 @@ class SplitSet:
             self._bits.extend(bytes(at + 1 - len(self._bits)))
         self._bits[at] |= 1 << (split & 7)
         self._count += 1
+
+    def discard(self, split: int) -> None:
+        """Removes a number; removing one that is not there changes nothing."""
+        if split not in self:
+            return
+        self._bits[split >> 3] &= ~(1 << (split & 7))
+        self._count -= 1
+        while self._bits and not self._bits[-1]:
+            self._bits.pop()
 
     def to_bytes(self) -> bytes:
         """The bits, lowest first, without zero bytes at the end."""

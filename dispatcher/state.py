@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from . import caching
 from . import events as ev
 from .records import (
     Attempt,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .lanes import LaneBook
+    from .records import CacheDecision
+    from .splitset import SplitSet
 
 #: How many lost workers are remembered.
 LOST_MAX = 32
@@ -57,6 +60,8 @@ class State:
         workers: live ones by id, in the order of their registration.
         attempts: running ones by number.
         lost: the last lost workers by id, the oldest first.
+        stores: by cache directory and cache key, the splits whose segments are there.
+        decisions: by cache key, what `auto` does.
     """
 
     def __init__(self) -> None:
@@ -69,6 +74,8 @@ class State:
         self.workers: dict[str, Worker] = {}
         self.attempts: dict[int, Attempt] = {}
         self.lost: dict[str, LostWorker] = {}
+        self.stores: dict[str, dict[str, SplitSet]] = {}
+        self.decisions: dict[str, CacheDecision] = {}
 
     def apply(self, event: ev.Event) -> set[str]:
         """Carries an event out.
@@ -104,6 +111,12 @@ class State:
                     f"dataset {event.fingerprint} is registered already",
                 )
                 self.datasets[event.fingerprint] = Dataset(*_values(event))
+                return set()
+            case _ if isinstance(event, caching.CacheEvent):
+                try:
+                    caching.apply(self, event)
+                except ValueError as error:
+                    raise InvalidEventError(str(error)) from error
                 return set()
             case _:
                 return self._apply_job(event)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from .reports import Progress, Totals
@@ -27,6 +28,8 @@ def picture(engine: Engine) -> dict[str, Any]:
         "jobs": jobs,
         "recomputed_elements": engine.reports.total.recomputed_elements,
         "restored_attempts": engine.reports.total.restored_attempts,
+        "cached_attempts": engine.reports.total.cached_attempts,
+        "cache": _cache(engine),
         "waiting": _waiting(engine, now_s),
         "journal": {
             "records": committer.records,
@@ -51,9 +54,24 @@ def _workers(engine: Engine, now_s: float) -> list[dict[str, Any]]:
             "last_heartbeat_s": round(now_s - heard_s.get(worker.worker, now_s), 3),
             "pid": worker.pid,
             "tensorflow": worker.tensorflow_version,
+            "store": worker.store or None,
         }
         for worker in engine.state.workers.values()
     ]
+
+
+def _cache(engine: Engine) -> dict[str, Any]:
+    """Who caches what, and what `auto` decided."""
+    state = engine.state
+    stores = [
+        {
+            "store": store,
+            "workers": [w.worker for w in state.workers.values() if w.store == store],
+            "segments": {key: len(splits) for key, splits in held.items()},
+        }
+        for store, held in state.stores.items()
+    ]
+    return {"stores": stores, "decisions": [asdict(made) for made in state.decisions.values()]}
 
 
 def _lost(engine: Engine, now_s: float) -> list[dict[str, Any]]:
@@ -86,10 +104,12 @@ def _job(engine: Engine, job: Job) -> dict[str, Any]:
         "lanes": job.lanes,
         "block": job.block,
         "client": job.client if job.attached else None,
+        "cache": job.cache,
         "streams": [_stream(engine, job, number) for number in range(len(job.streams))],
         "epochs_finished": sum(stream.epochs_finished for stream in job.streams),
         "recomputed_elements": totals.recomputed_elements,
         "restored_attempts": totals.restored_attempts,
+        "cached_attempts": totals.cached_attempts,
         "avoided_workers": sorted(engine.reachability.avoided.get(job.job, ())),
         "failure": job.failure or None,
     }
@@ -102,6 +122,7 @@ def _stream(engine: Engine, job: Job, number: int) -> dict[str, Any]:
     count, total, chain = job.streams[number].last_digest
     return {
         "dataset": job.streams[number].dataset,
+        "cache_key": engine.state.dataset_of(job, number).cache_key or None,
         "epoch": newest.epoch if newest else None,
         "open_epochs": sorted(epoch.epoch for epoch in epochs),
         "next_epoch": job.streams[number].next_epoch,
@@ -148,6 +169,7 @@ def _attempts(engine: Engine, epochs: list[Epoch], now_s: float) -> list[dict[st
                     "restored": progress.restored,
                     "recomputed": progress.recomputed,
                     "waiting": progress.waiting,
+                    "cached": progress.cached,
                     "stalled_s": 0.0 if idle else round(now_s - progress.since_s, 3),
                 }
             )

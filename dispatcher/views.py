@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..proto import control_pb2
+from .caching import mode_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +30,7 @@ def worker_view(state: State, worker: Worker, version: int) -> control_pb2.SyncW
                 dataset=job.streams[attempt.stream].dataset,
                 seed=job.seed,
                 trial=attempt.trial,
+                cache=mode_of(state, job, attempt.stream),
             )
         )
     return control_pb2.SyncWorkerReply(

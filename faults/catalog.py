@@ -1,7 +1,7 @@
 """The fault tests. A new one is a function that acts on a stage, and an entry in `TESTS`.
 
 When `act` is called, the trainer reads; it is held at each of the test's moments, all in the
-second epoch, until it is released. What `act` leaves behind is judged by what the trainer was
+epoch `struck`, until it is released. What `act` leaves behind is judged by what the trainer was
 given; what else must be true, it says itself (`Stage.expect`).
 """
 
@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .cache import cache_problems
 from .checkpoints import replay_problems
+from .data import FILES
 from .stage import entry_of
 from .tear import tear
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 #: How often the dispatcher is killed in one epoch, and the time at which its journal is torn.
 _DISPATCHER_KILLS = 3
 _TORN = 1
+#: For how long the workers are away whose cache is tested, in seconds.
+_DOWN_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,8 @@ class FaultTest:
         workers, standbys, standby_dispatcher: the cluster.
         checkpoints: the workers take checkpoints, as often as they can.
         strikes: how many moments there are at which the trainer is held.
+        struck: the epoch in which they are; by default the second.
+        cache: how the job uses caches, with `.cache()` at the pipeline's end; empty: without it.
     """
 
     name: str
@@ -45,6 +51,8 @@ class FaultTest:
     standby_dispatcher: bool = False
     checkpoints: bool = False
     strikes: int = 1
+    struck: int = 1
+    cache: str = ""
 
 
 def _nothing(stage: Stage) -> None:
@@ -176,15 +184,71 @@ def _trainer(stage: Stage) -> None:
     stage.finish()
 
 
+def _cached(stage: Stage) -> None:
+    """Acts for a test of the cache without faults."""
+    stage.finish()
+    _expect_cache(stage)
+
+
+def _kill_workers(stage: Stage) -> None:
+    """In the middle of putting, or of getting, all workers die; they are back after a while."""
+    stage.reach()
+    workers = list(stage.cluster.workers)
+    stage.kill(*workers)
+    stage.release()
+    stage.wait(_DOWN_S)
+    for worker in workers:
+        stage.cluster.restart_worker(worker, wait=False)
+    for worker in stage.cluster.workers:
+        worker.wait_ready()
+    stage.finish()
+    _expect_cache(stage)
+
+
+def _expect_cache(stage: Stage) -> None:
+    """Every split was cached, with the very elements of a local run, and was read from there."""
+    problems, segments = cache_problems(stage.caches, stage.scene.truth.elements)
+    stage.problems += problems
+    stage.expect(stage.cached >= FILES, f"only {stage.cached} attempts read the cache")
+    stage.told.append(f"{segments} segments hold each row once; {stage.cached} attempts read them")
+
+
 def _expect_nothing_again(stage: Stage) -> None:
     stage.expect(not stage.recomputed, f"{stage.recomputed} elements were made again")
 
 
-#: The reading that orders are compared with.
+#: The readings that orders are compared with; nothing is cached in either.
 UNDISTURBED = FaultTest("undisturbed", "one worker and no faults", _nothing, strikes=0)
+UNDISTURBED_CACHED = FaultTest(
+    "undisturbed-cached", "one worker, no faults and no cache", _nothing, strikes=0, cache="off"
+)
 
 TESTS: tuple[FaultTest, ...] = (
     FaultTest("nofail", "no faults: three workers", _nothing, workers=3, strikes=0),
+    FaultTest(
+        "nofail-cache",
+        "no faults: three workers write the cache in the first epoch, and read it in the others",
+        _cached,
+        workers=3,
+        strikes=0,
+        cache="on",
+    ),
+    FaultTest(
+        "getfail",
+        "kill -9 of both workers while they read the cache; they are back after 3 s",
+        _kill_workers,
+        workers=2,
+        cache="on",
+    ),
+    FaultTest(
+        "putfail",
+        "kill -9 of all three workers while they write the cache; they are back after 3 s",
+        _kill_workers,
+        workers=3,
+        checkpoints=True,
+        struck=0,
+        cache="on",
+    ),
     FaultTest(
         "failover",
         "kill -9 of the only worker: a standby takes over",

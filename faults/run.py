@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
 from dataclasses import dataclass
@@ -9,16 +10,18 @@ from typing import TYPE_CHECKING
 
 from ..client.embedded import LocalCluster
 from ..errors import PenstockError, UnavailableError, VerificationError
-from .catalog import UNDISTURBED, FaultTest
+from .catalog import UNDISTURBED, UNDISTURBED_CACHED, FaultTest
 from .consumer import Consumer
 from .data import ELEMENTS, FILES, truth_of, write_records
 from .moments import FIXED, holds_of, share_of
 from .result import EpochFound, TestResult, epoch_of, outage_of
-from .stage import EPOCHS, STRUCK, Scene, Stage
+from .stage import EPOCHS, Scene, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from .data import Truth
 
 #: Seconds of production between two checkpoints of a split: one after every chunk, if the disk can.
 _CHECKPOINT_INTERVAL_S = 0.001
@@ -97,21 +100,27 @@ class Run:
         self._observer.said("computing the ground truth without penstock, by plain tf.data")
         truth = truth_of(paths)
         scene = Scene(
-            tuple(paths), truth, (), options.seed, options.worker_timeout_s, options.patience_s
+            tuple(paths), truth, {}, options.seed, options.worker_timeout_s, options.patience_s
         )
-        self._observer.said(f"reading {EPOCHS} epochs undisturbed, for their order")
-        directory = options.directory / UNDISTURBED.name
-        result = self._play(scene, UNDISTURBED, None)
+        orders = {}
+        for cached in sorted({bool(test.cache) for test in options.tests}):
+            orders[cached] = self._undisturbed(scene, UNDISTURBED_CACHED if cached else UNDISTURBED)
+        return dataclasses.replace(scene, orders=orders)
+
+    def _undisturbed(self, scene: Scene, test: FaultTest) -> tuple[tuple[bytes, ...], ...]:
+        """The elements of each epoch, in the order in which they come without any fault."""
+        what = " of the cached pipeline, without a cache" if test.cache else ""
+        self._observer.said(f"reading {EPOCHS} epochs{what} undisturbed, for their order")
+        directory = self._options.directory / test.name
+        result = self._play(scene, test, None)
         if not result.ok:
             raise VerificationError(
                 f"the reading without any fault, which orders are compared with, failed: "
                 f"{result.detail}; its files are in {directory}"
             )
-        orders = tuple(tuple(one.sequence()) for one in self._consumer.received)
+        order = tuple(tuple(one.sequence()) for one in self._consumer.received)
         self._clean(directory)
-        return Scene(
-            scene.paths, truth, orders, scene.seed, scene.worker_timeout_s, scene.patience_s
-        )
+        return order
 
     def _play(self, scene: Scene, test: FaultTest, run: int | None) -> TestResult:
         label = test.name if run is None else f"{test.name}-{run + 1}"
@@ -125,7 +134,17 @@ class Run:
             with cluster_of(test, directory, scene.worker_timeout_s) as cluster:
                 self._consumer.forget()
                 holds = holds_of(share, test.strikes, ELEMENTS)
-                stage = Stage(scene, label, directory, cluster, self._consumer, holds, self._looked)
+                stage = Stage(
+                    scene,
+                    label,
+                    directory,
+                    cluster,
+                    self._consumer,
+                    holds,
+                    test.struck,
+                    test.cache,
+                    self._looked,
+                )
                 try:
                     self._ready_consumer(scene.patience_s)
                     stage.begin()
@@ -140,7 +159,8 @@ class Run:
             self._consumer.kill()  # it may be waiting for what never comes
         epochs: list[EpochFound] = []
         if stage is not None:
-            epochs, wrong = judged(scene, self._consumer)
+            orders = scene.orders.get(bool(test.cache), ())
+            epochs, wrong = judged(scene.truth, orders, self._consumer)
             problems += wrong
         result = TestResult(
             name=test.name,
@@ -153,7 +173,7 @@ class Run:
             problems=tuple(problems),
             directory=directory,
         )
-        if result.ok and test is not UNDISTURBED:
+        if result.ok and test not in (UNDISTURBED, UNDISTURBED_CACHED):
             self._clean(directory)
         return result
 
@@ -197,16 +217,23 @@ def cluster_of(test: FaultTest, directory: Path, worker_timeout_s: float) -> Loc
     )
 
 
-def judged(scene: Scene, consumer: Consumer) -> tuple[list[EpochFound], list[str]]:
+def judged(
+    truth: Truth, orders: Sequence[Sequence[bytes]], consumer: Consumer
+) -> tuple[list[EpochFound], list[str]]:
     """Compares all that the trainer was given with the ground truth.
+
+    Args:
+        truth: what a plain local run gives.
+        orders: the elements of each epoch in order; empty if they are not known yet.
+        consumer: has read.
 
     Returns:
         The epochs that were delivered whole, and what is wrong, in words.
     """
-    epochs, problems, truth = [], [], scene.truth
+    epochs, problems = [], []
     for one in consumer.received:
         whole = one.digest is not None
-        reference = scene.orders[one.epoch] if one.epoch < len(scene.orders) else None
+        reference = orders[one.epoch] if one.epoch < len(orders) else None
         found = epoch_of(one.epoch, truth.elements, one.sequence(), reference, whole=whole)
         if whole:
             epochs.append(found)
@@ -238,5 +265,5 @@ def _runs(sizes: Sequence[int]) -> str:
 def _outage_s(stage: Stage) -> float | None:
     if stage.struck_s is None:
         return None
-    deliveries = [one for one in stage.consumer.deliveries if one.epoch == STRUCK]
+    deliveries = [one for one in stage.consumer.deliveries if one.epoch == stage.struck]
     return outage_of(deliveries, stage.consumer.holds, stage.struck_s)

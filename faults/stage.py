@@ -21,10 +21,11 @@ from .data import ELEMENTS, FILES
 from .trainer import Order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from ..client.embedded import Daemon, LocalCluster
+    from ..client.daemon import Daemon
+    from ..client.embedded import LocalCluster
     from .checkpoints import Kept
     from .consumer import Consumer
     from .data import Truth
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 Picture = dict[str, Any]
 
 EPOCHS = 3
-#: The epoch in which faults come: the second.
-STRUCK = 1
 _BLOCK = 4
 #: Little, so that what was delivered is near to what was consumed.
 _CLIENT_MEMORY = 1 << 20
@@ -50,8 +49,8 @@ class Scene:
     Attributes:
         paths: of the data.
         truth: what a plain local run gives.
-        orders: the hashes of each epoch in order, as an undisturbed reading gave them; empty for
-            that reading.
+        orders: the hashes of each epoch in order, as an undisturbed reading gave them, by whether
+            the pipeline ends in `.cache()`; none for that reading.
         seed: of the jobs.
         worker_timeout_s: of the dispatchers.
         patience_s: how long anything is waited for.
@@ -59,7 +58,7 @@ class Scene:
 
     paths: tuple[str, ...]
     truth: Truth
-    orders: tuple[tuple[bytes, ...], ...]
+    orders: Mapping[bool, Sequence[Sequence[bytes]]]
     seed: int
     worker_timeout_s: float
     patience_s: float
@@ -76,11 +75,13 @@ class Stage:
         cluster: runs.
         consumer: the training process; takes orders.
         holds: the elements after which the trainer is held, see `reach`.
+        struck: the epoch in which that is.
+        cache: how the job uses caches; empty: there is nothing that is cached.
         looked: is called now and then.
         told: what was done, in words.
         problems: what must not be, in words.
         struck_s: when the first fault came.
-        attempts: by number, what the status said of them last; of `STRUCK` only.
+        attempts: by number, what the status said of them last; of the epoch `struck` only.
     """
 
     scene: Scene
@@ -89,12 +90,14 @@ class Stage:
     cluster: LocalCluster
     consumer: Consumer
     holds: list[int]
+    struck: int
+    cache: str
     looked: Callable[[Stage], None]
     told: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     struck_s: float | None = None
     attempts: dict[int, Attempt] = field(default_factory=dict)
-    _totals: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _totals: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     _picture: Picture = field(default_factory=dict)
     _looked_s: float = 0.0
 
@@ -106,12 +109,22 @@ class Stage:
     @property
     def recomputed(self) -> int:
         """Elements made again though the client had them, in all terms of the dispatcher."""
-        return sum(recomputed for recomputed, _ in self._totals.values())
+        return sum(recomputed for recomputed, _, _ in self._totals.values())
 
     @property
     def restored(self) -> int:
         """Attempts that began at a checkpoint, in all terms."""
-        return sum(restored for _, restored in self._totals.values())
+        return sum(restored for _, restored, _ in self._totals.values())
+
+    @property
+    def cached(self) -> int:
+        """Attempts that read a segment, in all terms."""
+        return sum(cached for _, _, cached in self._totals.values())
+
+    @property
+    def caches(self) -> Path:
+        """The workers' `--cache-dir`."""
+        return self.directory / "cache"
 
     @property
     def term(self) -> int:
@@ -142,8 +155,9 @@ class Stage:
             lanes=FILES,
             memory_limit=_CLIENT_MEMORY,
             folder=str(folder),
+            cache=self.cache,
             holds=holds,
-            hold_epoch=STRUCK,
+            hold_epoch=self.struck,
         )
         self.consumer.read(order)
 
@@ -179,7 +193,7 @@ class Stage:
 
         self.until(reached, "the moment of the fault")
         if not self.consumer.held:
-            raise VerificationError(f"epoch {STRUCK} ended before the moment of the fault")
+            raise VerificationError(f"epoch {self.struck} ended before the moment of the fault")
 
     def _wait_usable(self, usable: Usable, workers: int) -> bool:
         """Whether there are checkpoints that the client has passed, or soon will be."""
@@ -223,6 +237,12 @@ class Stage:
         self.note("kill -9 the trainer")
         self.consumer.kill()
 
+    def wait(self, seconds: float) -> None:
+        """Lets time pass, and sees what happens meanwhile."""
+        end_s = time.monotonic() + seconds
+        while time.monotonic() < end_s:
+            self._tick()
+
     def strike(self) -> None:
         """A fault comes now: the first one is the beginning of the outage."""
         if self.struck_s is None:
@@ -249,11 +269,11 @@ class Stage:
     def _over(self) -> bool:
         """Whether the epoch with the faults has ended, or will not come."""
         ended = [one.epoch for one in self.consumer.received if one.digest is not None]
-        return self.consumer.done or STRUCK in ended
+        return self.consumer.done or self.struck in ended
 
     def kept(self) -> list[Kept]:
         """The checkpoints of the epoch with the faults."""
-        return kept_in(self.checkpoints, STRUCK)
+        return kept_in(self.checkpoints, self.struck)
 
     def until(self, condition: Callable[[Picture], bool], whom: str) -> Picture:
         """Waits until the dispatcher's status, or something else, fits.
@@ -287,15 +307,15 @@ class Stage:
         except UnavailableError:
             return False
         self._picture = picture
-        totals = picture["recomputed_elements"], picture["restored_attempts"]
-        self._totals[picture["term"]] = totals
+        names = ("recomputed_elements", "restored_attempts", "cached_attempts")
+        recomputed, restored, cached = (picture[name] for name in names)
+        self._totals[picture["term"]] = recomputed, restored, cached
         for job in picture["jobs"]:
             for stream in job["streams"]:
                 for one in stream["attempts"]:
-                    if one["epoch"] == STRUCK:
-                        self.attempts[one["attempt"]] = Attempt(
-                            STRUCK, one["split"], one["worker"], one["restored"], one["recomputed"]
-                        )
+                    if one["epoch"] == self.struck:
+                        fields = (one[key] for key in ("split", "worker", "restored", "recomputed"))
+                        self.attempts[one["attempt"]] = Attempt(self.struck, *fields)
         return True
 
     def finish(self) -> None:

@@ -49,6 +49,7 @@ class Order:
         epochs: the epoch of this number minus one is the last to be read.
         block, lanes, memory_limit: see `penstock.distribute`.
         folder: an existing directory for the hashes.
+        cache: how the job uses caches, with `.cache()` at the pipeline's end; empty: without it.
         holds: numbers of elements, ascending, after which it waits.
         hold_epoch: the epoch in which it does.
     """
@@ -63,6 +64,7 @@ class Order:
     lanes: int
     memory_limit: int
     folder: str
+    cache: str = ""
     holds: list[int] = field(default_factory=list)
     hold_epoch: int = 0
 
@@ -120,7 +122,7 @@ def _read(order: Order, holds: _Holds) -> None:
     from ..timing import Timing
     from .data import BATCH, pipeline
 
-    served = pipeline(order.paths).apply(
+    served = pipeline(order.paths, cached=bool(order.cache)).apply(
         distribute(
             order.service,
             job_name=order.job,
@@ -128,6 +130,7 @@ def _read(order: Order, holds: _Holds) -> None:
             lanes=order.lanes,
             block=order.block,
             memory_limit=order.memory_limit,
+            cache=order.cache or "off",
             timing=Timing(warn_after_s=_WARN_AFTER_S),
         )
     )

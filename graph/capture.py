@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.core.framework import dataset_metadata_pb2, graph_pb2, node_def_pb2
 from tensorflow.core.framework import dataset_options_pb2 as options_pb2
-from tensorflow.core.framework import graph_pb2, node_def_pb2
 from tensorflow.core.protobuf import struct_pb2
 from tensorflow.python.data.ops import dataset_ops
 from tensorflow.python.framework import op_def_registry
@@ -19,6 +19,7 @@ from tensorflow.python.saved_model import nested_structure_coder
 
 __all__ = [
     "dataset_from_graph",
+    "dataset_name",
     "decode_spec",
     "encode_spec",
     "graph_of",
@@ -30,6 +31,7 @@ __all__ = [
     "op_def",
     "options_pb2",
     "python_function_name",
+    "register_python",
     "variant_dataset",
     "variant_of",
 ]
@@ -109,6 +111,24 @@ def python_function_name(token: bytes | str) -> str | None:
         function = getattr(function, attribute, function)
     name = getattr(function, "__qualname__", None)
     return str(name) if name else None
+
+
+def register_python(function: Any) -> bytes:
+    """The token by which the py_function ops of a graph call a function, while it is alive.
+
+    `tf.numpy_function` would do the same, and keep the function alive for ever.
+    """
+    token: str = script_ops._py_funcs.insert(function)
+    return token.encode()
+
+
+def dataset_name(node: Any) -> str:
+    """The name that the user gave to a dataset (or TensorFlow did), from its node."""
+    if "metadata" not in node.attr:
+        return ""
+    metadata = dataset_metadata_pb2.Metadata.FromString(node.attr["metadata"].s)
+    name: bytes = metadata.name
+    return name.decode(errors="replace")
 
 
 def has_automatic_cycle(ds: Any) -> bool:

@@ -13,6 +13,7 @@ from ..errors import NotShippableError
 from .functions import calls_functions, plain_name, reads_files
 from .functions import function_names as names_in
 from .leaf import Leaf, find_leaf
+from .marks import is_mark
 from .moves import is_mixing, level
 from .ops import Kind, OpClass
 from .spec import is_wireable
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from .ir import Graph
 
 #: Longer index sources (Dataset.counter) are endless for all that matters here.
-_ENDLESS = 1 << 40
+ENDLESS = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class Cut:
 def describe(graph: Graph, name: str) -> str:
     """A node as the user knows it: `map(parse)`, `batch(32)`, `take(5)`."""
     op = graph.op(name)
+    if is_mark(graph.nodes[name]):
+        return "cache_here()"
     words = op.removesuffix("V2").removesuffix("V3").removesuffix("V4").removesuffix("Dataset")
     detail = [plain_name(f) for f in names_in(graph.nodes[name])][:1]
     if not detail:
@@ -155,7 +158,7 @@ class Cutter:
             op = self.graph.op(name)
             trivial = trivial and op in ("TensorDataset", "RandomDataset", "RandomDatasetV2")
             return Part(name, single=f"{op} cannot be divided", trivial=trivial)
-        if leaf.size > _ENDLESS:
+        if leaf.size > ENDLESS:
             return Part(name, single="the source has no end", trivial=trivial)
         return Part(name, (leaf,), leaf.reads, not leaf.reads, trivial=not leaf.reads)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from .analysis import analyse
@@ -14,6 +14,7 @@ _TITLES = {
     "split": "splits",
     "worker": "on the workers",
     "client": "at the client",
+    "cache": "cached",
     "move": "moved",
     "order": "order",
     "replay": "not replayable",
@@ -49,6 +50,7 @@ class Explanation:
                         {"dtype": c.dtype, "shape": None if c.shape is None else list(c.shape)}
                         for c in stream.components
                     ],
+                    "cache": None if stream.cache is None else asdict(stream.cache),
                 }
                 for stream in plan.streams
             ],
@@ -67,6 +69,9 @@ class Explanation:
             facts += [] if stream.replayable else ["not replayable"]
             lines.append(f"stream {number}: {stream.source} ({', '.join(facts)})")
             lines.append(f"  workers run: {' > '.join(stream.steps)}")
+            if stream.cache is not None:
+                rest = ", which is all" if stream.cache.whole else ""
+                lines.append(f"  can be cached: {stream.cache.where}{rest}")
         lines.append(f"client runs: {' > '.join(plan.client_steps) or 'nothing more'}")
         lines.append("order: the source's, one lane" if plan.ordered else "order: mixed by lanes")
         for kind, title in _TITLES.items():
@@ -78,7 +83,12 @@ class Explanation:
 
 
 def explain(
-    ds: Any, *, lanes: int | None = None, exact: bool = True, strict: bool = False
+    ds: Any,
+    *,
+    lanes: int | None = None,
+    exact: bool = True,
+    strict: bool = False,
+    cache: bool = False,
 ) -> Explanation:
     """Analyses a dataset and explains the plan; see `analyse` for the arguments and errors."""
-    return Explanation(analyse(ds, lanes=lanes, exact=exact, strict=strict))
+    return Explanation(analyse(ds, lanes=lanes, exact=exact, strict=strict, cache=cache))

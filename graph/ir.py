@@ -175,6 +175,29 @@ class Graph:
                 todo.extend(base_name(tensor) for tensor in self.nodes[name].input)
         return [name for name in self.nodes if name in keep]
 
+    def sort(self) -> None:
+        """Puts the nodes in an order that depends on the graph alone: inputs first, depth first."""
+        order: dict[str, Any] = {}
+        todo = [self.root]
+        while todo:
+            name = todo[-1]
+            missing = [base_name(t) for t in self.nodes[name].input if base_name(t) not in order]
+            if missing:
+                todo.append(missing[0])
+            else:
+                order[todo.pop()] = self.nodes[name]
+        self.nodes = order
+
+    def rename_all(self, names: dict[str, str]) -> None:
+        """Renames nodes, all at once."""
+        for node in self.nodes.values():
+            node.name = names.get(node.name, node.name)
+            for i, tensor in enumerate(node.input):
+                old = base_name(tensor)
+                node.input[i] = tensor.replace(old, names.get(old, old), 1)
+        self.nodes = {node.name: node for node in self.nodes.values()}
+        self.root = names.get(self.root, self.root)
+
     def to_proto(self, root: str, *, retval: bool = True, stop: Iterable[str] = ()) -> Any:
         """The graph below `root` alone; nodes in `stop` become variant placeholders."""
         barrier = set(stop)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Note:
     """One line of explanation."""
 
-    #: "worker", "client", "split", "move", "order" or "replay".
+    #: "worker", "client", "split", "cache", "move", "order" or "replay".
     kind: str
     #: The op or function it is about.
     where: str
@@ -29,6 +29,20 @@ class Note:
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.where}: {self.text}"
+
+
+@dataclass(frozen=True)
+class CachePoint:
+    """Where workers may cache what a stream makes: the head of its pipeline ends here."""
+
+    #: Names what the head makes: the same for every stream with that head, in any process.
+    key: str
+    #: In words.
+    where: str
+    #: Nothing follows it: the stream's own elements are what is cached.
+    whole: bool
+    #: The user marked it.
+    marked: bool
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,8 @@ class Stream:
     source: str
     #: The ops that the workers run, in order, in words.
     steps: tuple[str, ...]
+    #: None: nothing of it is cached.
+    cache: CachePoint | None = None
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from . import capture
-from .functions import bodies, function_names, plain_name
+from .functions import bodies, findings, function_names, plain_name
 from .ir import CYCLE_LENGTH, Graph, base_name
+from .marks import is_mark
 from .ops import canonical, is_dataset_op
-from .spec import flatten_element, is_dense
 
 if TYPE_CHECKING:
-    from .cut import Part
+    from collections.abc import Iterable
 
 _SEEDED = ("ShuffleDataset", "ShuffleDatasetV2", "ShuffleDatasetV3", "GlobalShuffleDataset")
 _RANDOM = ("RandomDataset", "RandomDatasetV2", "SamplingDataset")
+
+#: The node at a stream's cache point: the root of its head, and a placeholder in its tail.
+POINT = "penstock/point"
 
 
 @dataclass(frozen=True)
@@ -36,17 +39,90 @@ class SeedHole:
     every_epoch_same: bool
 
 
-def part_graph(graph: Graph, part: Part, spec: Any) -> Graph:
-    """The part alone, yielding flat dense components, its parallel ops made deterministic."""
-    alone = Graph(graph.to_proto(part.root, retval=False), part.root, {})
+@dataclass(frozen=True)
+class Template:
+    """A graph with holes, and what is to be filled into them."""
+
+    graph: Graph
+    #: Names of the index leaves that splits narrow.
+    leaves: tuple[str, ...]
+    holes: tuple[SeedHole, ...]
+
+
+def bare_part(graph: Graph, root: str) -> Graph:
+    """The part below `root` alone, without what only configures it, made deterministic."""
+    alone = Graph(graph.to_proto(root, retval=False), root, {})
     for name in list(alone.datasets()):
-        if alone.op_class(name).dropped:
+        if alone.op_class(name).dropped or is_mark(alone.nodes[name]):
             alone.bypass(name)
     harden(alone)
-    if not is_dense(spec):
-        _append_flatten(alone, spec)
-    _append_options(alone)
     return alone
+
+
+def append_options(graph: Graph, like: Any = None) -> None:
+    """Declares the whole deterministic; other options are the worker's own affair.
+
+    `like`: a node that declares the types of the root's elements, if the root itself does not.
+    """
+    declared = graph.nodes[graph.root] if like is None else like
+    node = graph.add("penstock/options", "OptionsDataset", [graph.root])
+    options = capture.options_pb2.Options()
+    options.deterministic = True
+    node.attr["serialized_options"].s = options.SerializeToString()
+    types = declared.attr["output_types" if "output_types" in declared.attr else "Toutput_types"]
+    node.attr["output_types"].CopyFrom(types)
+    node.attr["output_shapes"].CopyFrom(declared.attr["output_shapes"])
+    graph.root = node.name
+
+
+def seal(
+    graph: Graph, leaves: Iterable[str], holes: Iterable[SeedHole], *, head: bool = False
+) -> Template:
+    """Makes a template of a graph, in place: every name is made from what is in the graph alone.
+
+    Args:
+        graph: made by `bare_part`, with holes for the seeds.
+        leaves: its index leaves.
+        holes: the ones for the seeds.
+        head: it will be joined to a tail: no name can be one of the tail's, and the root is called
+            `POINT`.
+    """
+    functions = canonicalise(graph, "_head" if head else "")
+    nodes = _number_nodes(graph) if head else {}
+    name_resources(graph)
+    renamed = []
+    for hole in holes:
+        first, second = (n if hole.function else nodes.get(n, n) for n in hole.names)
+        function = functions.get(hole.function, hole.function)
+        renamed.append(SeedHole(function, (first, second), hole.every_epoch_same))
+    return Template(graph, tuple(nodes.get(leaf, leaf) for leaf in leaves), tuple(renamed))
+
+
+def _number_nodes(graph: Graph) -> dict[str, str]:
+    """Names all nodes by their order; returns the new names by the old ones."""
+    names = {
+        name: POINT if name == graph.root else f"{POINT}/{canonical(node.op)}_{k}"
+        for k, (name, node) in enumerate(graph.nodes.items())
+    }
+    graph.rename_all(names)
+    return names
+
+
+def draws(graph: Graph, name: str) -> bool:
+    """Whether a node itself, what is below it aside, can make another result in another run."""
+    node = graph.nodes[name]
+    # What is fatal, such as the state of a shuffle, is replaced or refused.
+    if _is_drawing(node, graph.nodes) or any(not f.fatal for f in findings(graph, [name])):
+        return True
+    return any(
+        _is_drawing(inner, {n.name: n for n in body.node_def})
+        for body in bodies(graph, function_names(node))
+        for inner in body.node_def
+    )
+
+
+def _is_drawing(node: Any, nodes: dict[str, Any]) -> bool:
+    return canonical(node.op) in _SEEDED + _RANDOM and _wants_seeds(node, nodes)
 
 
 def harden(graph: Graph) -> None:
@@ -100,41 +176,6 @@ def _single(node: Any) -> Any:
     return proto
 
 
-def _append_flatten(graph: Graph, spec: Any) -> None:
-    """Adds the map that expands ragged and sparse elements to dense components."""
-    # Only the map's node and function are kept, so what it stands on does not matter.
-    stand_in = capture.variant_dataset(capture.variant_of(tf.data.Dataset.range(0)), spec)
-
-    def flatten(*element: Any) -> tuple[Any, ...]:
-        whole = element if isinstance(spec, tuple) and type(spec) is tuple else element[0]
-        return flatten_element(spec, whole)
-
-    made = capture.graph_of(stand_in.map(flatten))
-    (node,) = (n for n in made.node if n.op == "MapDataset")
-    kept = graph.add("penstock/flatten", "MapDataset", [graph.root])
-    for key, value in node.attr.items():
-        kept.attr[key].CopyFrom(value)
-    known = set(graph.functions)
-    for function in made.library.function:
-        if function.signature.name not in known:
-            graph.library.function.add().CopyFrom(function)
-    graph.functions = {f.signature.name: f for f in graph.library.function}
-    graph.root = kept.name
-
-
-def _append_options(graph: Graph) -> None:
-    """Declares the whole deterministic; other options are the worker's own affair."""
-    root = graph.nodes[graph.root]
-    node = graph.add("penstock/options", "OptionsDataset", [graph.root])
-    options = capture.options_pb2.Options()
-    options.deterministic = True
-    node.attr["serialized_options"].s = options.SerializeToString()
-    types = root.attr["output_types" if "output_types" in root.attr else "Toutput_types"]
-    node.attr["output_types"].CopyFrom(types)
-    node.attr["output_shapes"].CopyFrom(root.attr["output_shapes"])
-    graph.root = node.name
-
-
 def add_seed_holes(graph: Graph, *, reshuffle: bool = False) -> list[SeedHole]:
     """Rewires the seeds of every shuffle (and unseeded random source) to constants to be filled.
 
@@ -169,7 +210,7 @@ def _add_inner_holes(body: Any, holes: list[SeedHole]) -> None:
     """The same for a function: its datasets are made anew at every call."""
     nodes = {n.name: n for n in body.node_def}
     for node in list(nodes.values()):
-        if canonical(node.op) not in _SEEDED + _RANDOM or not _wants_seeds(node, nodes):
+        if not _is_drawing(node, nodes):
             continue
         k = len(holes)
         names = (f"penstock_seed_{k}", f"penstock_seed2_{k}")

@@ -7,7 +7,7 @@ are received into becomes a tensor without a copy. Every element has a hash and 
 (`hashing`); what an element looks like is a list of `ComponentSpec`s (`spec`). `deal` is the rule
 that puts an epoch's splits into lanes, computed alike by dispatcher and client.
 
-Nothing here does I/O except the two helpers that send and read frames on a blocking socket, and
-nothing knows TensorFlow. Whatever is read from outside is checked before anything is allocated.
-docs/protocol.md says what the messages mean together.
+Nothing here does I/O except the helpers that send (`sending`) and read frames on a blocking
+socket, and nothing knows TensorFlow. Whatever is read from outside is checked before anything is
+allocated. docs/protocol.md says what the messages mean together.
 """

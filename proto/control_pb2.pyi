@@ -8,20 +8,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class DatasetInfo(_message.Message):
-    __slots__ = ("fingerprint", "num_splits", "weights", "replayable", "components", "graph_bytes")
+    __slots__ = ("fingerprint", "num_splits", "weights", "replayable", "components", "graph_bytes", "cache_key")
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     NUM_SPLITS_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     REPLAYABLE_FIELD_NUMBER: _ClassVar[int]
     COMPONENTS_FIELD_NUMBER: _ClassVar[int]
     GRAPH_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CACHE_KEY_FIELD_NUMBER: _ClassVar[int]
     fingerprint: str
     num_splits: int
     weights: _containers.RepeatedScalarFieldContainer[int]
     replayable: bool
     components: bytes
     graph_bytes: int
-    def __init__(self, fingerprint: _Optional[str] = ..., num_splits: _Optional[int] = ..., weights: _Optional[_Iterable[int]] = ..., replayable: _Optional[bool] = ..., components: _Optional[bytes] = ..., graph_bytes: _Optional[int] = ...) -> None: ...
+    cache_key: str
+    def __init__(self, fingerprint: _Optional[str] = ..., num_splits: _Optional[int] = ..., weights: _Optional[_Iterable[int]] = ..., replayable: _Optional[bool] = ..., components: _Optional[bytes] = ..., graph_bytes: _Optional[int] = ..., cache_key: _Optional[str] = ...) -> None: ...
 
 class PutDatasetRequest(_message.Message):
     __slots__ = ("info", "part")
@@ -62,7 +64,7 @@ class AnnounceClientReply(_message.Message):
     def __init__(self, term: _Optional[int] = ..., arrival: _Optional[int] = ...) -> None: ...
 
 class OpenJobRequest(_message.Message):
-    __slots__ = ("protocol_version", "job_name", "client", "streams", "seed", "lanes", "block", "ordered", "attempts_max", "term", "arrival")
+    __slots__ = ("protocol_version", "job_name", "client", "streams", "seed", "lanes", "block", "ordered", "attempts_max", "term", "arrival", "cache")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     JOB_NAME_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
@@ -74,6 +76,7 @@ class OpenJobRequest(_message.Message):
     ATTEMPTS_MAX_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     ARRIVAL_FIELD_NUMBER: _ClassVar[int]
+    CACHE_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     job_name: str
     client: str
@@ -85,7 +88,8 @@ class OpenJobRequest(_message.Message):
     attempts_max: int
     term: int
     arrival: int
-    def __init__(self, protocol_version: _Optional[int] = ..., job_name: _Optional[str] = ..., client: _Optional[str] = ..., streams: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., lanes: _Optional[int] = ..., block: _Optional[int] = ..., ordered: _Optional[bool] = ..., attempts_max: _Optional[int] = ..., term: _Optional[int] = ..., arrival: _Optional[int] = ...) -> None: ...
+    cache: str
+    def __init__(self, protocol_version: _Optional[int] = ..., job_name: _Optional[str] = ..., client: _Optional[str] = ..., streams: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., lanes: _Optional[int] = ..., block: _Optional[int] = ..., ordered: _Optional[bool] = ..., attempts_max: _Optional[int] = ..., term: _Optional[int] = ..., arrival: _Optional[int] = ..., cache: _Optional[str] = ...) -> None: ...
 
 class OpenJobReply(_message.Message):
     __slots__ = ("term", "job", "seed", "next_epoch", "lanes", "block")
@@ -235,8 +239,32 @@ class Checkpoint(_message.Message):
     elements: int
     def __init__(self, dataset: _Optional[str] = ..., seed: _Optional[int] = ..., epoch: _Optional[int] = ..., split: _Optional[int] = ..., elements: _Optional[int] = ...) -> None: ...
 
+class CachedSplits(_message.Message):
+    __slots__ = ("key", "splits")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    SPLITS_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    splits: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, key: _Optional[str] = ..., splits: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class CacheMeasure(_message.Message):
+    __slots__ = ("key", "elements", "nbytes", "produce_us", "write_us", "read_us")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    ELEMENTS_FIELD_NUMBER: _ClassVar[int]
+    NBYTES_FIELD_NUMBER: _ClassVar[int]
+    PRODUCE_US_FIELD_NUMBER: _ClassVar[int]
+    WRITE_US_FIELD_NUMBER: _ClassVar[int]
+    READ_US_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    elements: int
+    nbytes: int
+    produce_us: int
+    write_us: int
+    read_us: int
+    def __init__(self, key: _Optional[str] = ..., elements: _Optional[int] = ..., nbytes: _Optional[int] = ..., produce_us: _Optional[int] = ..., write_us: _Optional[int] = ..., read_us: _Optional[int] = ...) -> None: ...
+
 class RegisterWorkerRequest(_message.Message):
-    __slots__ = ("protocol_version", "incarnation", "address", "unix_path", "host_id", "slots", "standby", "tensorflow_version", "pid", "checkpoints")
+    __slots__ = ("protocol_version", "incarnation", "address", "unix_path", "host_id", "slots", "standby", "tensorflow_version", "pid", "checkpoints", "store", "cache_limit", "cached")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -247,6 +275,9 @@ class RegisterWorkerRequest(_message.Message):
     TENSORFLOW_VERSION_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
+    STORE_FIELD_NUMBER: _ClassVar[int]
+    CACHE_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    CACHED_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     incarnation: str
     address: str
@@ -257,7 +288,10 @@ class RegisterWorkerRequest(_message.Message):
     tensorflow_version: str
     pid: int
     checkpoints: _containers.RepeatedCompositeFieldContainer[Checkpoint]
-    def __init__(self, protocol_version: _Optional[int] = ..., incarnation: _Optional[str] = ..., address: _Optional[str] = ..., unix_path: _Optional[str] = ..., host_id: _Optional[str] = ..., slots: _Optional[int] = ..., standby: _Optional[bool] = ..., tensorflow_version: _Optional[str] = ..., pid: _Optional[int] = ..., checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ...) -> None: ...
+    store: str
+    cache_limit: int
+    cached: _containers.RepeatedCompositeFieldContainer[CachedSplits]
+    def __init__(self, protocol_version: _Optional[int] = ..., incarnation: _Optional[str] = ..., address: _Optional[str] = ..., unix_path: _Optional[str] = ..., host_id: _Optional[str] = ..., slots: _Optional[int] = ..., standby: _Optional[bool] = ..., tensorflow_version: _Optional[str] = ..., pid: _Optional[int] = ..., checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ..., store: _Optional[str] = ..., cache_limit: _Optional[int] = ..., cached: _Optional[_Iterable[_Union[CachedSplits, _Mapping]]] = ...) -> None: ...
 
 class RegisterWorkerReply(_message.Message):
     __slots__ = ("term", "worker", "heartbeat_ms", "wanted")
@@ -300,7 +334,7 @@ class HeldAttempt(_message.Message):
     def __init__(self, attempt: _Optional[int] = ..., state: _Optional[_Union[HeldAttempt.State, str]] = ..., elements: _Optional[int] = ..., code: _Optional[str] = ..., detail: _Optional[str] = ..., restored: _Optional[int] = ..., recomputed: _Optional[int] = ..., waiting: _Optional[bool] = ...) -> None: ...
 
 class SyncWorkerRequest(_message.Message):
-    __slots__ = ("worker", "incarnation", "term", "seen_version", "hold_ms", "held", "leaving")
+    __slots__ = ("worker", "incarnation", "term", "seen_version", "hold_ms", "held", "leaving", "cached", "uncached", "measures", "read")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
@@ -308,6 +342,10 @@ class SyncWorkerRequest(_message.Message):
     HOLD_MS_FIELD_NUMBER: _ClassVar[int]
     HELD_FIELD_NUMBER: _ClassVar[int]
     LEAVING_FIELD_NUMBER: _ClassVar[int]
+    CACHED_FIELD_NUMBER: _ClassVar[int]
+    UNCACHED_FIELD_NUMBER: _ClassVar[int]
+    MEASURES_FIELD_NUMBER: _ClassVar[int]
+    READ_FIELD_NUMBER: _ClassVar[int]
     worker: str
     incarnation: str
     term: int
@@ -315,10 +353,14 @@ class SyncWorkerRequest(_message.Message):
     hold_ms: int
     held: _containers.RepeatedCompositeFieldContainer[HeldAttempt]
     leaving: bool
-    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., term: _Optional[int] = ..., seen_version: _Optional[int] = ..., hold_ms: _Optional[int] = ..., held: _Optional[_Iterable[_Union[HeldAttempt, _Mapping]]] = ..., leaving: _Optional[bool] = ...) -> None: ...
+    cached: _containers.RepeatedCompositeFieldContainer[CachedSplits]
+    uncached: _containers.RepeatedCompositeFieldContainer[CachedSplits]
+    measures: _containers.RepeatedCompositeFieldContainer[CacheMeasure]
+    read: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., term: _Optional[int] = ..., seen_version: _Optional[int] = ..., hold_ms: _Optional[int] = ..., held: _Optional[_Iterable[_Union[HeldAttempt, _Mapping]]] = ..., leaving: _Optional[bool] = ..., cached: _Optional[_Iterable[_Union[CachedSplits, _Mapping]]] = ..., uncached: _Optional[_Iterable[_Union[CachedSplits, _Mapping]]] = ..., measures: _Optional[_Iterable[_Union[CacheMeasure, _Mapping]]] = ..., read: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class AttemptSpec(_message.Message):
-    __slots__ = ("attempt", "job", "stream", "epoch", "split", "dataset", "seed", "trial")
+    __slots__ = ("attempt", "job", "stream", "epoch", "split", "dataset", "seed", "trial", "cache")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     STREAM_FIELD_NUMBER: _ClassVar[int]
@@ -327,6 +369,7 @@ class AttemptSpec(_message.Message):
     DATASET_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     TRIAL_FIELD_NUMBER: _ClassVar[int]
+    CACHE_FIELD_NUMBER: _ClassVar[int]
     attempt: int
     job: str
     stream: int
@@ -335,7 +378,8 @@ class AttemptSpec(_message.Message):
     dataset: str
     seed: int
     trial: int
-    def __init__(self, attempt: _Optional[int] = ..., job: _Optional[str] = ..., stream: _Optional[int] = ..., epoch: _Optional[int] = ..., split: _Optional[int] = ..., dataset: _Optional[str] = ..., seed: _Optional[int] = ..., trial: _Optional[int] = ...) -> None: ...
+    cache: str
+    def __init__(self, attempt: _Optional[int] = ..., job: _Optional[str] = ..., stream: _Optional[int] = ..., epoch: _Optional[int] = ..., split: _Optional[int] = ..., dataset: _Optional[str] = ..., seed: _Optional[int] = ..., trial: _Optional[int] = ..., cache: _Optional[str] = ...) -> None: ...
 
 class SyncWorkerReply(_message.Message):
     __slots__ = ("term", "version", "registered", "attempts")

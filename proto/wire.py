@@ -5,36 +5,37 @@
     payload             raw bytes; where a chunk's components are, its header says
 
 All integers are little-endian. The checksum is xxh3-64 over the rest of the prefix, the header
-and the payload. A payload is read straight into its own 64-byte aligned buffer, so what is in it
-at a multiple of 64 can become a tensor with no copy. Lengths are checked before anything is
-allocated.
+and the xxh3-64 of the payload (8 bytes). The payload enters by its own hash only, so that whoever
+keeps that beside a stored payload can put the payload under another header without reading it.
 
-`encode_frame`, `parse_prefix` and `finish_frame` do no I/O; `send_frame` and `read_frame` drive
-them over a blocking socket, or a file. After any exception from those two a stream is out of step
-and must be closed.
+A payload is read straight into its own 64-byte aligned buffer, so what is in it at a multiple of
+64 can become a tensor with no copy. Lengths are checked before anything is allocated.
+
+`encode_frame` and `encode_head`, `parse_prefix`, `finish_frame` and `finish_head` do no I/O;
+`send_frame` and `read_frame` drive them over a blocking socket, or a file. After any exception
+from those two a stream is out of step and must be closed.
 """
 
 from __future__ import annotations
 
 import enum
-import functools
-import itertools
-import os
 import struct
-from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 import numpy as np
 import xxhash
 
 from ..errors import ProtocolError
+from .sending import send_buffers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-PROTOCOL_VERSION = 1
+    from .sending import SendSocket
+
+PROTOCOL_VERSION = 2
 MAGIC = b"PNSK"
 ALIGNMENT = 64
 
@@ -43,8 +44,6 @@ _CHECKSUM = struct.Struct("<Q")
 PREFIX_BYTES = _PREFIX.size + _CHECKSUM.size
 #: Small enough for every TLS library's counters; larger payloads are read in several calls.
 _READ_BYTES_MAX = 1 << 28
-#: Without vectored sends (TLS), buffers up to this size are joined to fill records.
-_JOIN_BYTES_MAX = 1 << 16
 
 
 class FrameType(enum.IntEnum):
@@ -116,13 +115,6 @@ class Frame:
     payload: memoryview = field(repr=False)
 
 
-class SendSocket(Protocol):
-    """The part of a blocking socket that `send_frame` needs."""
-
-    def sendmsg(self, buffers: Iterable[bytes | memoryview], /) -> int: ...
-    def sendall(self, data: bytes | memoryview, /) -> None: ...
-
-
 def aligned_empty(nbytes: int) -> memoryview:
     """A writable buffer of `nbytes` uninitialised bytes that begins at a multiple of 64."""
     raw = np.empty(nbytes + ALIGNMENT, np.uint8)
@@ -148,15 +140,47 @@ def encode_frame(
     Raises:
         ProtocolError: header or payload are longer than the limits.
     """
-    packed = msgpack.packb(header, use_bin_type=True)
     payload = [view for view in map(_as_bytes, buffers) if view.nbytes]
     nbytes = sum(view.nbytes for view in payload)
-    _check_lengths(type_, len(packed), nbytes, limits)
-    covered = _PREFIX.pack(MAGIC, PROTOCOL_VERSION, type_, 0, len(packed), nbytes)
-    checksum = xxhash.xxh3_64(covered)
-    for part in (packed, *payload):
-        checksum.update(part)
-    return [covered + _CHECKSUM.pack(checksum.intdigest()), packed, *payload]
+    return [*encode_head(type_, header, nbytes, payload_digest(payload), limits=limits), *payload]
+
+
+def payload_digest(buffers: Iterable[bytes | memoryview]) -> int:
+    """The xxh3-64 of a payload, by which it enters its frame's checksum.
+
+    Args:
+        buffers: the payload, in C-contiguous parts.
+    """
+    digest = xxhash.xxh3_64()
+    for view in map(_as_bytes, buffers):
+        digest.update(view)
+    return digest.intdigest()
+
+
+def encode_head(
+    type_: FrameType,
+    header: dict[str, Any],
+    payload_bytes: int,
+    payload_digest: int,
+    *,
+    limits: FrameLimits = DEFAULT_LIMITS,
+) -> list[bytes]:
+    """What stands before a payload in its frame: the prefix and the packed header.
+
+    Args:
+        type_: what the frame says.
+        header: a map with string keys, of values that msgpack packs.
+        payload_bytes: length of the payload that will follow.
+        payload_digest: its xxh3-64, as the function of that name has it.
+        limits: what the peer accepts.
+
+    Raises:
+        ProtocolError: header or payload are longer than the limits.
+    """
+    packed: bytes = msgpack.packb(header, use_bin_type=True)
+    _check_lengths(type_, len(packed), payload_bytes, limits)
+    covered = _PREFIX.pack(MAGIC, PROTOCOL_VERSION, type_, 0, len(packed), payload_bytes)
+    return [covered + _CHECKSUM.pack(_checksum(covered, packed, payload_digest)), packed]
 
 
 def parse_prefix(
@@ -199,12 +223,25 @@ def finish_frame(
     Raises:
         ProtocolError: the checksum is wrong or the header is not a msgpack map with string keys.
     """
-    checksum = xxhash.xxh3_64(prefix.covered)
-    checksum.update(header)
-    checksum.update(payload)
-    if checksum.intdigest() != prefix.checksum:
+    return Frame(
+        prefix.type, finish_head(prefix, header, payload_digest([payload]), limits), payload
+    )
+
+
+def finish_head(
+    prefix: Prefix,
+    header: bytes | bytearray | memoryview,
+    payload_digest: int,
+    limits: FrameLimits = DEFAULT_LIMITS,
+) -> dict[str, Any]:
+    """The decoded header of a frame whose payload is known by its xxh3-64 only.
+
+    Raises:
+        ProtocolError: as `finish_frame`.
+    """
+    if _checksum(prefix.covered, header, payload_digest) != prefix.checksum:
         raise ProtocolError(f"a {prefix.type.name} frame was damaged on its way: wrong checksum")
-    return Frame(prefix.type, _unpack_header(header, limits), payload)
+    return _unpack_header(header, limits)
 
 
 def send_frame(
@@ -224,18 +261,7 @@ def send_frame(
         ProtocolError: as `encode_frame`; nothing has been sent.
         OSError: from the socket.
     """
-    parts = encode_frame(type_, header, buffers, limits=limits)
-    nbytes = sum(len(part) for part in parts)
-    pending = deque(memoryview(part) for part in parts)
-    try:
-        while pending:
-            # No more than the kernel takes in one call.
-            sent = sock.sendmsg(list(itertools.islice(pending, _iov_max())))
-            _drop(pending, sent)
-    except NotImplementedError:  # TLS sockets have the method, but can only send one buffer
-        for joined in _joined(parts):
-            sock.sendall(joined)
-    return nbytes
+    return send_buffers(sock, encode_frame(type_, header, buffers, limits=limits))
 
 
 def read_frame(
@@ -277,6 +303,13 @@ def _as_bytes(buffer: bytes | memoryview) -> memoryview:
     return view.cast("B") if view.nbytes else memoryview(b"")
 
 
+def _checksum(covered: bytes, header: bytes | bytearray | memoryview, payload_digest: int) -> int:
+    checksum = xxhash.xxh3_64(covered)
+    checksum.update(header)
+    checksum.update(_CHECKSUM.pack(payload_digest))
+    return checksum.intdigest()
+
+
 def _check_lengths(
     type_: FrameType, header_bytes: int, payload_bytes: int, limits: FrameLimits
 ) -> None:
@@ -311,38 +344,6 @@ def _unpack_header(data: bytes | bytearray | memoryview, limits: FrameLimits) ->
     if not isinstance(header, dict) or not all(isinstance(key, str) for key in header):
         raise ProtocolError("a frame's header is not a map with string keys")
     return header
-
-
-@functools.cache
-def _iov_max() -> int:
-    try:
-        return max(16, os.sysconf("SC_IOV_MAX"))
-    except (ValueError, OSError, AttributeError):
-        return 16  # the least that POSIX allows
-
-
-def _drop(pending: deque[memoryview], sent: int) -> None:
-    while sent:
-        first = pending[0]
-        if sent < len(first):
-            pending[0] = first[sent:]
-            return
-        sent -= len(first)
-        pending.popleft()
-
-
-def _joined(parts: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    small = bytearray()
-    for part in parts:
-        if small and len(small) + len(part) > _JOIN_BYTES_MAX:
-            yield bytes(small)
-            small.clear()
-        if len(part) > _JOIN_BYTES_MAX:
-            yield part
-        else:
-            small += part
-    if small:
-        yield bytes(small)
 
 
 def _fill(recv_into: Callable[[memoryview], int], buffer: memoryview, what: str) -> None:

@@ -16,7 +16,8 @@ from ..errors import JournalError, PenstockError, UnavailableError
 from .chaos import DISPATCHER, TOGETHER, Verb, worker_node
 
 if TYPE_CHECKING:
-    from ..client.embedded import Daemon, LocalCluster
+    from ..client.daemon import Daemon
+    from ..client.embedded import LocalCluster
     from .chaos import Step
 
 logger = logging.getLogger(__name__)

@@ -77,6 +77,19 @@ class Checkpoints(Protocol):
         """Of what was offered, only these are of use."""
 
 
+class Caching(Protocol):
+    """What the agent needs of the cache."""
+
+    def introduce(self, request: control_pb2.RegisterWorkerRequest) -> None:
+        """Says which store there is, and all that it holds."""
+
+    def tell(self, request: control_pb2.SyncWorkerRequest) -> object:
+        """Says what the store has got and lost; returns what `told` needs."""
+
+    def told(self, news: object) -> None:
+        """The dispatcher has answered the request that brought this."""
+
+
 class _StaleReplyError(Exception):
     """A reply of a dispatcher that has been replaced."""
 
@@ -92,6 +105,7 @@ class Agent:
         on_change: called in the agent's thread when this worker is registered (again), or has
             been refused for good; see `worker` and `error`.
         checkpoints: what is offered to the dispatcher; None: nothing.
+        cache: what the dispatcher is told of; None: there is none.
 
     Attributes:
         worker: the id that the dispatcher gave; empty before.
@@ -107,6 +121,7 @@ class Agent:
         timing: Timing,
         on_change: Callable[[], None],
         checkpoints: Checkpoints | None = None,
+        cache: Caching | None = None,
     ) -> None:
         self.worker = ""
         self.error: PenstockError | None = None
@@ -117,6 +132,7 @@ class Agent:
         self._timing = timing
         self._on_change = on_change
         self._checkpoints = checkpoints
+        self._cache = cache
         self._registered = False
         self._incarnations = 1
         self._version = 0
@@ -205,6 +221,8 @@ class Agent:
                 for key, elements in offered
             ],
         )
+        if self._cache is not None:
+            self._cache.introduce(request)
         failpoint("worker.register.before_send")
         call = self._link.stub().RegisterWorker.future(request, timeout=self._link.call_deadline_s)
         reply = self._wait(call, cut_by_news=False)
@@ -258,6 +276,7 @@ class Agent:
                 for held in self._attempts.held()
             ],
         )
+        told = self._cache.tell(request) if self._cache is not None else None
         timeout_s = hold_ms / 1000 + self._link.call_deadline_s
         try:
             failpoint("worker.sync.before_send")
@@ -271,6 +290,8 @@ class Agent:
         failpoint("worker.sync.after_reply")
         self._check_term(reply.term)
         self._answered()
+        if self._cache is not None:
+            self._cache.told(told)
         self._apply(reply)
 
     def _apply(self, reply: control_pb2.SyncWorkerReply) -> None:
@@ -290,6 +311,7 @@ class Agent:
                 dataset=spec.dataset,
                 seed=spec.seed,
                 trial=spec.trial,
+                cache=spec.cache or "off",
             )
             for spec in reply.attempts
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .buffer import Buffer
-from .messages import Held, SendHashes, State
+from .messages import Held, SendChunk, SendEnd, SendHashes, State
 
 if TYPE_CHECKING:
     from ..proto.hashing import Digest
@@ -60,6 +60,8 @@ class Attempt:
     begun: bool = False
     #: That element, if it is of a checkpoint.
     restored: int = 0
+    #: It only reads a segment: what it hands over again costs nothing, and needs no turn.
+    read: bool = False
     #: The first element of the run's first fetch.
     wanted: int | None = None
     #: Elements made again although the client had them from an earlier attempt.
@@ -79,7 +81,9 @@ class Attempt:
     def replaying(self) -> bool:
         """Whether it makes what its client has already."""
         fetch = self.fetch
-        return self.state is State.RUNNING and fetch is not None and self.buffer.made < fetch.first
+        if self.read or fetch is None:
+            return False
+        return self.state is State.RUNNING and self.buffer.made < fetch.first
 
     def has_room(self, share: int) -> bool:
         """Whether it may make one more piece with that share of the memory, in bytes."""
@@ -96,6 +100,23 @@ class Attempt:
         start, fetch.hashed = fetch.hashed, stop
         hashes = self.buffer.hashes(start, stop)
         return SendHashes(fetch.connection, self.assignment.attempt, start, hashes)
+
+    def next_piece(self, fetch: Fetch) -> SendChunk | SendEnd | None:
+        """The next piece for a fetch, if there is one and credit for it; then the end."""
+        number = self.assignment.attempt
+        if fetch.next < self.buffer.made:
+            if fetch.credit <= 0:
+                return None
+            piece = self.buffer.piece_from(fetch.next)
+            assert piece is not None
+            fetch.next = piece.stop
+            fetch.credit -= piece.nbytes
+            return SendChunk(fetch.connection, number, piece)
+        if self.state is not State.PRODUCED:
+            return None
+        fetch.ended = True
+        assert self.digest is not None
+        return SendEnd(fetch.connection, number, self.digest)
 
     def held(self) -> Held:
         """What the dispatcher is told of it."""

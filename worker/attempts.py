@@ -31,8 +31,6 @@ from .messages import (
     Report,
     ResumeProducing,
     Send,
-    SendChunk,
-    SendEnd,
     SendFail,
     StartAttempt,
     State,
@@ -105,6 +103,17 @@ class AttemptBook:
             return None
         return attempt.wanted
 
+    def wanted(self, run: int) -> int:
+        """The first element that a client wants of a run, as far as it has said so."""
+        attempt = self._runs.get(run)
+        return (attempt.wanted or 0) if attempt is not None else 0
+
+    def reads(self, run: int, reads: bool) -> None:
+        """A run only reads a segment, from now on, or makes its elements."""
+        attempt = self._runs.get(run)
+        if attempt is not None:
+            attempt.read = reads
+
     def began(self, run: int, hashes: Hashes) -> list[Instruction]:
         """A run begins after elements that have these hashes: those before a checkpoint, or none.
 
@@ -117,7 +126,7 @@ class AttemptBook:
         if attempt.wanted is not None and attempt.wanted < len(hashes):
             raise ValueError(f"begun at {len(hashes)}, element {attempt.wanted} is wanted")
         attempt.buffer.begin(hashes)
-        attempt.restored = len(hashes)
+        attempt.restored = 0 if attempt.read else len(hashes)
         told = self._settle(attempt) or ([Report()] if attempt.restored else [])
         return [*told, *self._wake(attempt)]
 
@@ -291,19 +300,7 @@ class AttemptBook:
         complete = attempt.state is State.PRODUCED
         if fetch.hashed < fetch.first and not (complete and fetch.hashed == attempt.buffer.made):
             return attempt.next_hashes(fetch)
-        if fetch.next < attempt.buffer.made:
-            if fetch.credit <= 0:
-                return None
-            piece = attempt.buffer.piece_from(fetch.next)
-            assert piece is not None
-            fetch.next = piece.stop
-            fetch.credit -= piece.nbytes
-            return SendChunk(fetch.connection, number, piece)
-        if complete:
-            fetch.ended = True
-            assert attempt.digest is not None
-            return SendEnd(fetch.connection, number, attempt.digest)
-        return None
+        return attempt.next_piece(fetch)
 
     # Transitions.
 
@@ -356,7 +353,8 @@ class AttemptBook:
 
     def _count(self, attempt: Attempt) -> list[Instruction]:
         """Counts what is made again, once both the run and its client have begun."""
-        attempt.recomputed = max(0, (attempt.wanted or 0) - attempt.restored)
+        made_again = (attempt.wanted or 0) - attempt.restored
+        attempt.recomputed = 0 if attempt.read else max(0, made_again)
         return [Report()] if attempt.recomputed else []
 
     def _unfetch(self, attempt: Attempt) -> None:

@@ -21,7 +21,7 @@ _HASHES_MIN = 1024
 
 def held_bytes(piece: Piece) -> int:
     """What a piece counts against the memory limit."""
-    return piece.nbytes + PIECE_OVERHEAD_BYTES + 8 * (piece.stop - piece.start)
+    return piece.memory + PIECE_OVERHEAD_BYTES + 8 * (piece.stop - piece.start)
 
 
 class Buffer:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..proto.hashing import Hashes
 
 #: The last characters are the format's version.
-MAGIC = b"pstkck01"
+MAGIC = b"pstkck02"
 HEADER_BYTES_MAX = 1 << 16
 _LENGTHS = struct.Struct("<8sQQQ")
 _SUM = struct.Struct("<Q")
@@ -50,10 +50,12 @@ class Layout:
         kind: `stacked` in batches that tf.data makes, `collected` one by one, or `single`: one by
             one and sent so.
         size: elements of a batch; 1 where there are none.
+        via: by which way of the cache they come: empty, or as `cached` names it.
     """
 
     kind: str
     size: int = 1
+    via: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,7 @@ def _header(packed: bytes) -> Header:
         return Header(
             Key(_text(key["dataset"]), *(_natural(key[k]) for k in ("seed", "epoch", "split"))),
             _natural(fields["elements"]),
-            Layout(_text(layout["kind"]), _natural(layout["size"])),
+            Layout(_text(layout["kind"]), _natural(layout["size"]), _text(layout["via"])),
             _text(fields["tensorflow"]),
             _text(fields["options"]),
         )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
 import socket
 import threading
 import time
@@ -16,10 +18,11 @@ from ..proto.wire import (
     Frame,
     FrameLimits,
     FrameType,
+    encode_head,
     read_frame,
     send_frame,
 )
-from .messages import Send, SendChunk, SendEnd, SendFail, SendHashes
+from .messages import Send, SendChunk, SendEnd, SendFail, SendHashes, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -195,9 +198,12 @@ class Connection:
     def _send_main(self) -> None:
         try:
             while (send := self._desk.next_send(self._number)) is not None:
-                type_, header, buffers = frame_of(send)
                 failpoint("worker.stream.before_send")
-                send_frame(self._sock, type_, header, buffers)
+                if isinstance(send, SendChunk) and send.piece.stored is not None:
+                    send_stored(self._sock, send.piece.header, send.piece.stored)
+                else:
+                    type_, header, buffers = frame_of(send)
+                    send_frame(self._sock, type_, header, buffers)
                 failpoint("worker.stream.after_send")
         except OSError as error:
             logger.info("connection %s: broken: %s", self._name, error)
@@ -246,6 +252,22 @@ def frame_of(send: Send) -> tuple[FrameType, dict[str, Any], Sequence[bytes | me
             return FrameType.END, header, []
         case SendFail(_, attempt, code, detail):
             return FrameType.FAIL, {"attempt": attempt, "code": code, "detail": detail}, []
+
+
+def send_stored(sock: socket.socket, header: dict[str, Any], stored: Stored) -> None:
+    """Sends a CHUNK frame whose payload goes from its file to the socket inside the kernel.
+
+    Raises:
+        OSError: from the socket or the file; also if the file has become shorter.
+    """
+    for part in encode_head(FrameType.CHUNK, header, stored.nbytes, stored.digest):
+        sock.sendall(part, socket.MSG_MORE if stored.nbytes else 0)
+    at, end = stored.offset, stored.offset + stored.nbytes
+    while at < end:
+        sent = os.sendfile(sock.fileno(), stored.descriptor, at, end - at)
+        if not sent:
+            raise OSError(errno.EIO, "a segment became shorter while it was sent")
+        at += sent
 
 
 def tune(sock: socket.socket) -> None:

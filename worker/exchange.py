@@ -112,6 +112,16 @@ class Exchange:
                     self._await_turn(space)
             return first
 
+    def wanted(self, run: int) -> int:
+        """The first element that a client wants of a run, as far as it has said so."""
+        with self._lock:
+            return self._book.wanted(run)
+
+    def reads(self, run: int, reads: bool) -> None:
+        """A run only reads a segment, from now on, or makes its elements."""
+        with self._lock:
+            self._book.reads(run, reads)
+
     def begin(self, run: int, hashes: Hashes) -> None:
         """A run begins after elements that have these hashes."""
         with self._lock:

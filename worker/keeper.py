@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from .checkpointing import kept
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from .checkpoint_file import Checkpoint
     from .checkpoints import CheckpointStore
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 class _Save:
     checkpoint: Checkpoint
     acknowledged: int
+    prepare: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +76,22 @@ class Keeper:
         with self._changed:
             return key in self._saving
 
-    def save(self, checkpoint: Checkpoint, acknowledged: int) -> None:
+    def save(
+        self,
+        checkpoint: Checkpoint,
+        acknowledged: int,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:
         """Writes a checkpoint, then removes those of its split that are not needed any more.
 
         Args:
             checkpoint: a new one.
             acknowledged: elements before it will not be asked for again.
+            prepare: called before, in this thread: makes durable what the checkpoint relies on.
         """
         with self._changed:
             self._saving.add(checkpoint.header.key)
-        self._add(_Save(checkpoint, acknowledged))
+        self._add(_Save(checkpoint, acknowledged, prepare))
 
     def forget(self, key: Key, above: int = -1) -> None:
         """Removes a split's checkpoints that lie after element `above`; all, if it is not given."""
@@ -135,6 +142,7 @@ class Keeper:
             return
         header = job.checkpoint.header
         began = time.monotonic()
+        job.prepare()
         # Those not needed any more go last, so that there is one at every moment.
         if self.store.write(job.checkpoint):
             self._full = False

@@ -35,6 +35,23 @@ class AttemptError(PenstockError):
         self.code = code
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Where a piece's payload lies in a file, from which the kernel can send it.
+
+    Attributes:
+        descriptor: of the file; open as long as the piece is there.
+        offset: of the payload's first byte.
+        nbytes: its length.
+        digest: xxh3-64 of it.
+    """
+
+    descriptor: int
+    offset: int
+    nbytes: int
+    digest: int
+
+
 class Piece(Protocol):
     """What the book needs to know of a chunk; it is sent as one CHUNK frame."""
 
@@ -49,6 +66,14 @@ class Piece(Protocol):
     @property
     def nbytes(self) -> int:
         """Length of the frame's payload, which is what credit counts."""
+
+    @property
+    def memory(self) -> int:
+        """How much of this process's memory its payload takes."""
+
+    @property
+    def stored(self) -> Stored | None:
+        """Where its payload lies in a file, if it does."""
 
     @property
     def hashes(self) -> Hashes:
@@ -99,6 +124,8 @@ class Assignment:
         dataset: fingerprint of the stream's graph.
         seed: the job's seed.
         trial: 1 for the first production of this split in this epoch.
+        cache: `off`; `put` writes its segment; `on` reads it, or writes it; `measure` does that
+            and tells what it costs.
     """
 
     attempt: int
@@ -109,6 +136,7 @@ class Assignment:
     dataset: str
     seed: int = 0
     trial: int = 1
+    cache: str = "off"
 
     @property
     def key(self) -> Key:

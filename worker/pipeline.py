@@ -10,38 +10,33 @@ From the second trial on every piece holds one element, so that an error names t
 from __future__ import annotations
 
 import re
-import threading
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..errors import UsageError
-from ..proto.chunk import Chunk, encode
+from ..proto.chunk import Chunk
 from ..proto.hashing import DigestBuilder
-from ..proto.wire import DEFAULT_LIMITS
 from .checkpoint_file import Layout
 from .iterators import Source
 from .messages import DETAIL_BYTES_MAX, PIPELINE, AttemptError
+from .pieces import EncodedPiece, ids_of
+from .rate import Meter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    import threading
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
     from ..proto.hashing import Digest, Hashes
     from ..proto.spec import ComponentSpec
     from .messages import Assignment, Piece
+    from .rate import Rate
     from .recorder import Recorder
 
     Arrays = tuple[NDArray[Any], ...]
 
-TARGET_BYTES = 1 << 20
-TARGET_S = 0.05
-ELEMENTS_MAX = 4096
-#: Elements in a batch of a stream whose rate is not known yet.
-_FIRST_BATCH = 8
 #: Characters of a split's description in a failure: many file names must not crowd out the error.
 _SOURCE_MAX = 1000
 _NODE = re.compile(r"\{\{(?:function_)?node ([^}]*)\}\}")
@@ -66,84 +61,44 @@ class SplitStream(Protocol):
         """What a split reads, for messages."""
 
 
+class Origin(Protocol):
+    """Where the elements of one run come from: the pipeline itself, or a way of the cache."""
+
+    def fits(self, via: str) -> bool:
+        """Whether the run can go on from the state of a dataset that was made by that way."""
+
+    def dataset(self, via: str | None) -> tuple[Any, str]:
+        """The split's dataset, and its way; by the way `via` if it is given."""
+
+
 @dataclass(frozen=True, slots=True)
-class EncodedPiece:
-    """A chunk, and the frame that it is sent as: encoded once, where it is made."""
+class Computed:
+    """The elements come from the pipeline itself."""
 
-    chunk: Chunk
-    ids: dict[str, int]
-    header: dict[str, Any]
-    buffers: Sequence[bytes | memoryview]
-    nbytes: int
+    stream: SplitStream
+    assignment: Assignment
 
-    @classmethod
-    def of(cls, chunk: Chunk, ids: dict[str, int]) -> EncodedPiece:
-        """Encodes a chunk; numeric components stay in the tensors' memory.
+    def fits(self, via: str) -> bool:
+        """Whether the dataset was made so."""
+        return not via
 
-        Raises:
-            UsageError: it is too large to be sent.
-        """
-        header, buffers = encode(chunk, ids)
-        nbytes = sum(memoryview(part).nbytes for part in buffers)
-        if nbytes > DEFAULT_LIMITS.payload_bytes_max:  # no client would accept the frame
-            raise UsageError(
-                f"elements {chunk.start}..{chunk.stop} have {nbytes} bytes together,"
-                f" {DEFAULT_LIMITS.payload_bytes_max} can be sent at once"
-            )
-        return cls(chunk, ids, header, buffers, nbytes)
-
-    @property
-    def start(self) -> int:
-        """Index in the split of the first element."""
-        return self.chunk.start
-
-    @property
-    def stop(self) -> int:
-        """Index in the split of the element after the last."""
-        return self.chunk.stop
-
-    @property
-    def hashes(self) -> Hashes:
-        """One hash an element."""
-        return self.chunk.hashes
-
-    def slice(self, a: int, b: int) -> Piece:
-        """Elements `a .. b-1` as a piece of their own."""
-        return EncodedPiece.of(self.chunk.slice(a, b), self.ids)
+    def dataset(self, via: str | None) -> tuple[Any, str]:
+        """The split's dataset."""
+        at = self.assignment
+        return self.stream.split_dataset(at.split, seed=at.seed, epoch=at.epoch), ""
 
 
 @dataclass(slots=True)
-class Rate:
-    """What the elements of one stream cost, learned from the splits before. Thread-safe.
+class Made:
+    """What a run has made so far.
 
     Attributes:
-        element_bytes: mean payload bytes of an element; None while unknown.
-        element_s: mean seconds to make one; None while unknown.
+        elements: how many.
+        digest: of them.
     """
 
-    element_bytes: float | None = None
-    element_s: float | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def learn(self, elements: int, nbytes: int, timed: int, seconds: float) -> None:
-        """Takes in a chunk: `timed` of its elements took `seconds`; older measurements fade."""
-        with self._lock:
-            self.element_bytes = _blend(self.element_bytes, nbytes / elements)
-            if timed:
-                self.element_s = _blend(self.element_s, seconds / timed)
-
-    def batch_size(self, fixed_bytes: int | None) -> int:
-        """How many elements make a piece of the intended size and time."""
-        with self._lock:
-            nbytes = self.element_bytes if fixed_bytes is None else fixed_bytes
-            seconds = self.element_s
-        by_bytes = _FIRST_BATCH if nbytes is None else TARGET_BYTES / max(nbytes, 1)
-        by_time = _FIRST_BATCH if seconds is None else TARGET_S / max(seconds, 1e-9)
-        return int(max(1, min(by_bytes, by_time, ELEMENTS_MAX)))
-
-
-def _blend(old: float | None, new: float) -> float:
-    return new if old is None else 0.75 * old + 0.25 * new
+    elements: int = 0
+    digest: DigestBuilder = field(default_factory=DigestBuilder)
 
 
 def run_attempt(
@@ -153,16 +108,20 @@ def run_attempt(
     rate: Rate,
     stopped: threading.Event,
     recorder: Recorder | None = None,
+    origin: Origin | None = None,
+    made: Made | None = None,
 ) -> Digest | None:
     """Produces one split, from its beginning or from a checkpoint.
 
     Args:
-        stream: where the split's dataset comes from.
+        stream: what the split is of.
         assignment: which split, and the trial.
         put: takes a piece; waits for space; False once the attempt is stopped.
         rate: of the stream; used and improved.
         stopped: set when the attempt is not wanted any more.
         recorder: of the run; None: without checkpoints.
+        origin: where the elements come from; by default from the stream.
+        made: what the attempt has put already, in another way, and is not to be put again.
 
     Returns:
         The digest of all elements, those before the checkpoint too, or None if the attempt was
@@ -171,34 +130,48 @@ def run_attempt(
     Raises:
         AttemptError: the pipeline raised; the message names split, file and element.
     """
-    builder = DigestBuilder()
-    ids = {
-        "epoch": assignment.epoch,
-        "split": assignment.split,
-        "attempt": assignment.attempt,
-    }
-    made = 0
+    ids = ids_of(assignment)
+    made = made or Made()
     try:
-        source, before = _begin(stream, assignment, rate, recorder)
-        builder.update(before)
-        made = len(before)
-        for chunk in _chunks(source, stream, rate, made):
+        origin = origin or Computed(stream, assignment)
+        source, before = _begin(stream, assignment, rate, recorder, origin)
+        _skip(made, before)
+        for chunk in _beyond(_chunks(source, stream, rate, len(before)), made.elements):
             piece = EncodedPiece.of(chunk, ids)
-            builder.update(chunk.hashes)
-            made = chunk.stop
+            made.digest.update(chunk.hashes)
+            made.elements = chunk.stop
             if recorder is not None:
                 recorder.pause()
             if not put(piece) or stopped.is_set():
                 return None
             if recorder is not None:
-                recorder.resume(made, source)
+                recorder.resume(made.elements, source)
     except Exception as error:
-        raise AttemptError(PIPELINE, _explain(stream, assignment, made, error)) from error
-    return None if stopped.is_set() else builder.digest()
+        why = _explain(stream, assignment, made.elements, error)
+        raise AttemptError(PIPELINE, why) from error
+    return None if stopped.is_set() else made.digest.digest()
+
+
+def _skip(made: Made, before: Hashes) -> None:
+    """The elements before a checkpoint count as made."""
+    if len(before) > made.elements:
+        made.digest.update(before[made.elements :])
+        made.elements = len(before)
+
+
+def _beyond(chunks: Iterator[Chunk], start: int) -> Iterator[Chunk]:
+    """What lies at element `start` and after it."""
+    for chunk in chunks:
+        if chunk.stop > start:
+            yield chunk if chunk.start >= start else chunk.slice(start, chunk.stop)
 
 
 def _begin(
-    stream: SplitStream, assignment: Assignment, rate: Rate, recorder: Recorder | None
+    stream: SplitStream,
+    assignment: Assignment,
+    rate: Rate,
+    recorder: Recorder | None,
+    origin: Origin,
 ) -> tuple[Source, Hashes]:
     """The split's elements that are to be made, and the hashes of those before them."""
     kind = "collected"
@@ -207,18 +180,19 @@ def _begin(
     elif all(spec.static_shape is not None for spec in stream.components):
         kind = "stacked"
 
+    def fits(layout: Layout) -> bool:
+        return layout.kind == kind and origin.fits(layout.via)
+
     def make(layout: Layout | None) -> Source:
+        dataset, via = origin.dataset(None if layout is None else layout.via)
         if layout is None:
             size = rate.batch_size(stream.fixed_element_bytes) if kind == "stacked" else 1
-            layout = Layout(kind, size)
-        dataset = stream.split_dataset(
-            assignment.split, seed=assignment.seed, epoch=assignment.epoch
-        )
+            layout = Layout(kind, size, via)
         return Source(dataset, layout)
 
     if recorder is None:
         return make(None), np.empty(0, np.uint64)
-    return recorder.begin(kind, make)
+    return recorder.begin(fits, make)
 
 
 def _chunks(source: Source, stream: SplitStream, rate: Rate, start: int) -> Iterator[Chunk]:
@@ -244,7 +218,7 @@ def _single(source: Source, stream: SplitStream, start: int) -> Iterator[Chunk]:
 def _stacked(source: Source, rate: Rate, start: int) -> Iterator[Chunk]:
     """Batches made by tf.data, joined while they are too small."""
     parts: list[Arrays] = []
-    meter = _Meter(rate)
+    meter = Meter(rate)
     for batch in source:
         arrays = tuple(map(_array, batch))
         parts.append(arrays)
@@ -263,7 +237,7 @@ def _stacked(source: Source, rate: Rate, start: int) -> Iterator[Chunk]:
 def _collected(source: Source, stream: SplitStream, rate: Rate, start: int) -> Iterator[Chunk]:
     """Elements of varying shapes, gathered one by one."""
     elements: list[Arrays] = []
-    meter = _Meter(rate)
+    meter = Meter(rate)
     for element in source:
         arrays = tuple(map(_array, element))
         elements.append(arrays)
@@ -277,50 +251,6 @@ def _collected(source: Source, stream: SplitStream, rate: Rate, start: int) -> I
     if elements:
         meter.flush()
         yield Chunk.from_elements(start, elements, stream.components)
-
-
-class _Meter:
-    """Says when a chunk is large or late enough, and tells the rate what it measured.
-
-    The time until a split's first batch is left out: opening files and filling shuffle buffers
-    say nothing about the elements that follow.
-    """
-
-    def __init__(self, rate: Rate) -> None:
-        self._rate = rate
-        self.restart()
-        self._began: float | None = None
-
-    def restart(self) -> None:
-        """A new chunk begins now."""
-        self._began = time.monotonic()
-        self._elements = self._timed = self._nbytes = self._largest = 0
-
-    def add(self, elements: int, nbytes: int) -> None:
-        """So much has been added to the chunk."""
-        if self._began is None:
-            self._began = time.monotonic()
-        else:
-            self._timed += elements
-        self._elements += elements
-        self._nbytes += nbytes
-        self._largest = max(self._largest, nbytes)
-
-    @property
-    def full(self) -> bool:
-        """Whether one more like the largest would be too much, or the time is over."""
-        return (
-            self._nbytes + self._largest > TARGET_BYTES
-            or self._elements >= ELEMENTS_MAX
-            or self._seconds() >= TARGET_S
-        )
-
-    def flush(self) -> None:
-        """The chunk is done: the rate learns what it took."""
-        self._rate.learn(self._elements, self._nbytes, self._timed, self._seconds())
-
-    def _seconds(self) -> float:
-        return 0.0 if self._began is None else time.monotonic() - self._began
 
 
 def _join(parts: list[Arrays]) -> Arrays:

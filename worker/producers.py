@@ -33,6 +33,12 @@ class Sink(Protocol):
     def cursor(self, run: int, timeout_s: float) -> int | None:
         """Waits for the first element that a client wants."""
 
+    def wanted(self, run: int) -> int:
+        """The first element that a client wants, as far as it has said so."""
+
+    def reads(self, run: int, reads: bool) -> None:
+        """The run only reads a segment, or makes its elements."""
+
     def begin(self, run: int, hashes: Hashes) -> None:
         """The run begins after elements that have these hashes."""
 
@@ -75,6 +81,14 @@ class Outlet:
             patient: as long as a client may take to ask; otherwise a moment.
         """
         return self._sink.cursor(self._run, self._grace_s if patient else _MOMENT_S)
+
+    def wanted(self) -> int:
+        """The first element that a client wants, as far as it has said so."""
+        return self._sink.wanted(self._run)
+
+    def reads(self, reads: bool) -> None:
+        """The run only reads a segment, from now on, or makes its elements."""
+        self._sink.reads(self._run, reads)
 
     def begin(self, hashes: Hashes) -> None:
         """The run begins after elements that have these hashes."""

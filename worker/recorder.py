@@ -50,22 +50,37 @@ class Recorder:
         cost: of the run's dataset.
         place: of the run.
         assignment: of the run.
+        prepare: makes durable what a checkpoint of this moment relies on; in another thread.
+
+    Attributes:
+        restored: the element at which the run began, if that was a checkpoint's.
     """
 
     def __init__(
-        self, keeper: Keeper | None, cost: Cost, place: Place, assignment: Assignment
+        self,
+        keeper: Keeper | None,
+        cost: Cost,
+        place: Place,
+        assignment: Assignment,
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
         self._keeper = keeper
         self._cost = cost
         self._place = place
         self._assignment = assignment
+        self._prepare = prepare
+        self.restored = 0
         self._schedule: Schedule | None = None
 
-    def begin(self, kind: str, make: Callable[[Layout | None], Source]) -> tuple[Source, Hashes]:
+    def begin(
+        self,
+        fits: Callable[[Layout], bool],
+        make: Callable[[Layout | None], Source],
+    ) -> tuple[Source, Hashes]:
         """Makes the source of the run's elements, restored if that helps.
 
         Args:
-            kind: of the layout that the run needs.
+            fits: whether the run can go on from a state of a source with that layout.
             make: makes one from the split's beginning; without a layout, with one of its choice.
 
         Returns:
@@ -77,8 +92,9 @@ class Recorder:
         # Without a checkpoint, too: who has to make again what its client has waits for its turn.
         cursor = self._place.cursor(patient=restorable)
         if keeper is not None and restorable:
-            found = self._restore(keeper, cursor, kind, make)
+            found = self._restore(keeper, cursor, fits, make)
         source, hashes = found or (make(None), np.empty(0, np.uint64))
+        self.restored = len(hashes)
         self._place.hold(source)
         self._place.begin(hashes)
         if self._keeper is not None and not self._cost.interval.off:
@@ -107,7 +123,7 @@ class Recorder:
         self,
         keeper: Keeper,
         cursor: int | None,
-        kind: str,
+        fits: Callable[[Layout], bool],
         make: Callable[[Layout | None], Source],
     ) -> tuple[Source, Hashes] | None:
         assignment, key = self._assignment, self._assignment.key
@@ -116,7 +132,7 @@ class Recorder:
             return None
         for elements in usable(keeper.store.elements(key), cursor):
             try:
-                found = self._restored(keeper, elements, kind, make)
+                found = self._restored(keeper, elements, fits, make)
             except OSError as error:
                 logger.warning("%s: not restored at element %d: %s", assignment, elements, error)
                 continue
@@ -134,12 +150,12 @@ class Recorder:
         self,
         keeper: Keeper,
         elements: int,
-        kind: str,
+        fits: Callable[[Layout], bool],
         make: Callable[[Layout | None], Source],
     ) -> tuple[Source, Hashes] | None:
         key = self._assignment.key
         checkpoint = keeper.store.read(key, elements)
-        if checkpoint is None or checkpoint.header.layout.kind != kind:
+        if checkpoint is None or not fits(checkpoint.header.layout):
             return None
         header = checkpoint.header
         if header.options != options_name():
@@ -179,5 +195,7 @@ class Recorder:
             header = Header(key, elements, source.layout, tf.__version__, options_name())
             self._place.save(
                 elements,
-                lambda base, hashes: keeper.save(Checkpoint(header, hashes, state), base),
+                lambda base, hashes: keeper.save(
+                    Checkpoint(header, hashes, state), base, self._prepare
+                ),
             )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import functools
 import logging
 import os
 import secrets
 import selectors
 import signal
 import socket
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from ..errors import UsageError
 from ..failpoints import failpoint
 from ..timing import Timing
 from .agent import Agent, Identity
+from .announce import announce, withdraw
 from .attempts import AttemptBook
 from .checkpointing import Cost, Interval
 from .checkpoints import CheckpointStore
@@ -35,9 +35,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ..proto.hashing import Digest
+    from .cache import Cache
+    from .cached import CachedStream
     from .messages import Assignment, Key
-    from .pipeline import Rate, SplitStream
     from .producers import Outlet
+    from .rate import Rate
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,9 @@ class WorkerOptions:
             none are taken.
         checkpoint_interval: seconds of production between two of a split, `auto` or `off`; those
             that there are, are used in any case.
+        cache_dir: directory for what pipelines cache, which several workers may share; empty:
+            nothing is cached.
+        cache_limit: bytes that it may hold; 0 for most of what is free there.
         announce: file to write one JSON line to once registered; "-" is standard output.
         stop_on_stdin_eof: stop when standard input ends.
         timing: intervals and deadlines.
@@ -81,6 +86,8 @@ class WorkerOptions:
     unix: bool = True
     checkpoint_dir: str = ""
     checkpoint_interval: str = "auto"
+    cache_dir: str = ""
+    cache_limit: int = 0
     announce: str = ""
     stop_on_stdin_eof: bool = False
     timing: Timing = field(default_factory=Timing)
@@ -116,14 +123,16 @@ class Worker:
     def __init__(self, options: WorkerOptions, on_change: Callable[[], None]) -> None:
         import tensorflow as tf  # late, so that bad usage is told at once
 
-        from . import pipeline
+        from .cached import run_cached
+        from .pipeline import run_attempt
+        from .recorder import Recorder
 
         timing = options.timing
         self._link = Link(parse_addresses(options.dispatcher), timing)
         self._interval = Interval.parse(options.checkpoint_interval)
         self._keeper: Keeper | None = None
         self._streams = DatasetCache(self._load)
-        self._run_attempt = pipeline.run_attempt
+        self._run_attempt, self._run_cached, self._recorder = run_attempt, run_cached, Recorder
         self._producers = Producers(self._produce, timing.attempt_grace_s)
         book = AttemptBook(options.memory_limit, timing.attempt_grace_s)
         self._exchange = Exchange(
@@ -147,6 +156,7 @@ class Worker:
         self.address = _address(_advertised(options), self._server.port)
         if options.checkpoint_dir:
             self._keeper = self._keep(options, tf.__version__)
+        self._cache = self._open_cache(options, tf.__version__) if options.cache_dir else None
         identity = Identity(
             incarnation=secrets.token_hex(8),
             address=self.address,
@@ -157,7 +167,9 @@ class Worker:
             tensorflow_version=tf.__version__,
             pid=os.getpid(),
         )
-        self.agent = Agent(self._link, identity, self._exchange, timing, on_change, self._keeper)
+        self.agent = Agent(
+            self._link, identity, self._exchange, timing, on_change, self._keeper, self._cache
+        )
 
     def _keep(self, options: WorkerOptions, tensorflow: str) -> Keeper:
         """Opens the checkpoints of this address."""
@@ -176,23 +188,40 @@ class Worker:
             logger.warning("checkpoints are found again at the same address only: give a --port")
         return Keeper(store)
 
+    def _open_cache(self, options: WorkerOptions, tensorflow: str) -> Cache:
+        """Opens the cache directory."""
+        from .cache import open_cache
+
+        root = Path(options.cache_dir)
+        try:
+            return open_cache(root, self.address, options.cache_limit, tensorflow, self._report)
+        except UsageError:
+            self._server.close(_CLOSE_DEADLINE_S)
+            raise
+
     def start(self) -> None:
         """Serves clients and registers."""
         logger.info("listening on %s %s", self.address, self._server.unix_path)
         self._server.start()
         if self._keeper is not None:
             self._keeper.start()
+        if self._cache is not None:
+            self._cache.start()
         self.agent.start()
 
     def close(self) -> bool:
         """Stops everything in bounded time; whether every thread has ended."""
         done = self.agent.close(_CLOSE_DEADLINE_S)
         self._link.close()
+        if self._cache is not None:
+            self._cache.leaving = True
         self._exchange.drop_all()
         self._server.close(_CLOSE_DEADLINE_S)
         left = self._producers.close(_CLOSE_DEADLINE_S)
         if self._keeper is not None:
             done &= self._keeper.close(_CLOSE_DEADLINE_S)
+        if self._cache is not None:
+            done &= self._cache.close(_CLOSE_DEADLINE_S)
         if left:
             logger.warning("still inside an element, left behind: %s", ", ".join(left))
         return done and not left
@@ -204,9 +233,9 @@ class Worker:
         if self._keeper is not None:
             self._keeper.forget(key)
 
-    def _load(self, fingerprint: str) -> tuple[SplitStream, Rate, Cost]:
+    def _load(self, fingerprint: str) -> tuple[CachedStream, Rate, Cost]:
         from ..graph import load_stream
-        from .pipeline import Rate
+        from .rate import Rate
 
         failpoint("worker.dataset.before_fetch")
         blob = self._link.get_dataset(fingerprint)
@@ -217,11 +246,11 @@ class Worker:
             raise AttemptError(DATASET, f"dataset {fingerprint}: {error}") from error
 
     def _produce(self, assignment: Assignment, outlet: Outlet) -> Digest | None:
-        from .recorder import Recorder
-
         stream, rate, cost = self._streams.get(assignment.dataset)
-        recorder = Recorder(self._keeper, cost, outlet, assignment)
-        return self._run_attempt(stream, assignment, outlet.put, rate, outlet.stopped, recorder)
+        make = functools.partial(self._recorder, self._keeper, cost, outlet, assignment)
+        if self._cache is not None and stream.cache is not None and assignment.cache != "off":
+            return self._run_cached(self._cache, stream, assignment, outlet, rate, make)
+        return self._run_attempt(stream, assignment, outlet.put, rate, outlet.stopped, make())
 
 
 def serve(options: WorkerOptions) -> int:
@@ -236,7 +265,7 @@ def serve(options: WorkerOptions) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # The accelerators belong to the trainer.
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-    _withdraw(options.announce)
+    withdraw(options.announce)
     with _Doorbell() as doorbell, _stop_signals(doorbell):
         worker = Worker(options, lambda: doorbell.ring(b"c"))
         try:
@@ -248,7 +277,7 @@ def serve(options: WorkerOptions) -> int:
                     raise worker.agent.error
                 if not announced and worker.agent.worker:
                     announced = True
-                    _announce(options.announce, worker)
+                    announce(options.announce, _introduction(worker))
             logger.info("worker %s stops", worker.agent.worker or "(not registered)")
         finally:
             worker.close()
@@ -297,32 +326,9 @@ def _stop_signals(doorbell: _Doorbell) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _withdraw(target: str) -> None:
-    """Removes what a former process announced: whoever waits for the file waits for this one."""
-    if target in ("", "-"):
-        return
-    try:
-        Path(target).unlink(missing_ok=True)
-    except OSError as error:
-        raise UsageError(f"--announce {target}: {error}") from error
-
-
-def _announce(target: str, worker: Worker) -> None:
-    if not target:
-        return
+def _introduction(worker: Worker) -> dict[str, object]:
     fields = {"worker": worker.agent.worker, "address": worker.address, "listen": worker.listen}
-    line = json.dumps({**fields, "pid": os.getpid()}) + "\n"
-    if target == "-":
-        sys.stdout.write(line)
-        sys.stdout.flush()
-        return
-    path = Path(target)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(line)
-        temporary.replace(path)  # who waits for the file never sees half a line
-    except OSError as error:
-        raise UsageError(f"--announce {target}: {error}") from error
+    return {**fields, "pid": os.getpid()}
 
 
 def _advertised(options: WorkerOptions) -> str:

@@ -33,7 +33,7 @@ class Turns:
 
     def has(self, attempt: Attempt) -> bool:
         """Whether it is the attempt's turn, or it needs none."""
-        if not self._replaying or attempt.run in self._now:
+        if not self._replaying or attempt.read or attempt.run in self._now:
             return True
         return not attempt.replaying and not attempt.buffer.nbytes
 
@@ -42,7 +42,8 @@ class Turns:
         waiting = [
             (not attempt.replaying, attempt.fetch.number if attempt.fetch else _LAST, attempt.run)
             for attempt in attempts
-            if attempt.replaying or (attempt.buffer.nbytes and attempt.state is State.RUNNING)
+            if attempt.replaying
+            or (attempt.buffer.nbytes and attempt.state is State.RUNNING and not attempt.read)
         ]
         waiting.sort()
         self._replaying = bool(waiting) and not waiting[0][0]

@@ -1,14 +1,21 @@
-"""`penstock bench` as a user runs it: a measured outage, clear refusals, clean Ctrl-C."""
+"""`penstock bench` as a user runs it: measured outage and speed, clear refusals, clean Ctrl-C."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from penstock.bench.children import Child
+from penstock.errors import UnavailableError
+
+#: Takes longer than anybody waits for it here.
+SLEEPING = {"pipeline": "scaling", "elements": 100_000, "directory": ""}
 
 
 def command(*arguments: str) -> list[str]:
@@ -41,6 +48,56 @@ def test_an_outage_is_measured_with_a_real_kill(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_penstock_stock_and_a_local_run_are_measured_side_by_side(tmp_path: Path) -> None:
+    names = ["local/batched", "stock/tcp/batched/w1", "penstock/unix/batched/w1"]
+    names.append("penstock/tls/batched/w1")
+    result = subprocess.run(
+        command(
+            *("--case", "scalars", "--quick", "--json", "--directory", str(tmp_path)),
+            *(part for name in names for part in ("--only", name)),
+        ),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    (told,) = json.loads(result.stdout)["cases"]
+    measured = {one["name"]: one for one in told["results"]}
+    assert list(measured) == names
+    local, stock, penstock = (measured[name]["rounds"][0] for name in names[:3])
+    assert stock["elements"] < penstock["elements"] == local["elements"]
+    assert penstock["times_stock"] == penstock["elements_per_s"] / stock["elements_per_s"] > 0
+    assert penstock["times_local"] == penstock["elements_per_s"] / local["elements_per_s"] > 0
+    assert penstock["worker_cpu_s_per_gb"] > 0
+    assert stock["auto"] in (0, 1)
+    # What there is not is said, and keeps nothing else from being measured.
+    assert "no TLS yet" in measured[names[3]]["could_not"]
+    assert "penstock/tls/batched/w1 could not: not available" in result.stderr
+    targets = {one["target"]["contestant"]: one["met"] for one in told["targets"]}
+    assert targets["penstock/unix/batched/w1"] is not None
+    assert targets["penstock/unix/eager/w1"] is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_contestant_that_hangs_or_dies_is_given_up(tmp_path: Path) -> None:
+    child = Child("trainer", tmp_path)
+    try:
+        child.start()
+        hung = child.pid
+        with pytest.raises(UnavailableError, match=r"no end of it after 0\.3 s"):
+            child.ask(0.3, do="read", system="local", way="eager", **SLEEPING)
+        assert not Path(f"/proc/{hung}").exists()
+        # The next one is a new process.
+        assert child.ask(60, do="ready")["pid"] == child.pid != hung
+        os.kill(child.pid, signal.SIGKILL)
+        with pytest.raises(UnavailableError, match="trainer ended with exit code -9"):
+            child.ask(60, do="ready")
+        assert child.pid == 0
+    finally:
+        child.end()
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -48,6 +105,7 @@ def test_an_outage_is_measured_with_a_real_kill(tmp_path: Path) -> None:
         (("--case", "warp"), "'warp' is not known; there are recovery, checkpoint, journal"),
         (("--case", "journal", "--directory", "/nowhere"), "/nowhere"),
         (("--case", "journal", "--only", "nothing"), "appends-64"),
+        (("--case", "images", "--only", "nothing"), "penstock/unix/batched/w4/c4"),
     ],
 )
 def test_what_cannot_be_measured_exits_with_2_and_says_what_can(

@@ -89,12 +89,15 @@ def test_an_unknown_name_is_bad_usage_and_names_the_known_ones() -> None:
     done = run(command("nofial"))
     assert done.returncode == 2
     assert "'nofial'" in done.stderr
-    assert "nofail, failover, recover, killall, dispatcher, standby-dispatcher" in done.stderr
+    assert (
+        "nofail, nofail-cache, getfail, putfail, failover, recover, killall, dispatcher"
+        in done.stderr
+    )
 
 
 def test_the_list_has_a_line_for_each_test() -> None:
     done = run(command("--list"))
     assert done.returncode == 0
     lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines][:2] == ["nofail", "failover"]
+    assert [line.split()[0] for line in lines][:2] == ["nofail", "nofail-cache"]
     assert all(len(line.split()) > 2 for line in lines)

@@ -14,7 +14,7 @@ import pytest
 
 import penstock
 from penstock.client.control import Control
-from penstock.client.embedded import Daemon
+from penstock.client.daemon import Daemon
 from penstock.errors import UsageError
 from penstock.timing import Timing
 from penstock.worker.link import Link

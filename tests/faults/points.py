@@ -98,6 +98,13 @@ CHECKPOINTS = (
     Visit("worker.restore.after_restore"),
     Visit("worker.checkpoint.before_remove"),
 )
+#: Visited by a process that has nothing but a cache (tests/unit/worker/test_segments_killed.py).
+CACHE = (
+    Visit("worker.put.after_append", 2),
+    Visit("worker.put.before_commit"),
+    Visit("worker.put.after_rename"),
+    Visit("worker.get.before_read"),
+)
 CLIENT = (
     Visit("client.put_dataset.before_send", during="fresh"),
     Visit("client.put_dataset.after_reply", during="fresh"),
@@ -117,7 +124,7 @@ CLIENT = (
     Visit("client.ledger.after_fsync"),
     Visit("client.close.before_send"),
 )
-ALL = (*JOURNAL, *DISPATCHER, *WORKER, *CHECKPOINTS, *CLIENT)
+ALL = (*JOURNAL, *DISPATCHER, *WORKER, *CHECKPOINTS, *CACHE, *CLIENT)
 
 
 def names_in(source: str) -> list[str]:

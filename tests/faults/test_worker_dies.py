@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from penstock import LocalCluster
-from penstock.client.embedded import Daemon
+from penstock.client.daemon import Daemon
 from penstock.errors import UnavailableError
 from penstock.failpoints import VARIABLE
 

@@ -13,6 +13,7 @@ from penstock.worker.link import Backoff, final_error
 from penstock.worker.messages import Assignment, Key
 
 from .dispatcher import HOST
+from .gossip import Gossip, key_of
 from .net import Call, SimRpcError
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class SimAgent:
         self._call: Call | None = None
         self._held_call = False
         self._offered: list[tuple[Key, int]] = []
+        keys = [key_of(pipeline.fingerprint) for pipeline in worker.world.setup.pipelines]
+        self._gossip = Gossip(worker.incarnation, keys)
 
     def report(self) -> None:
         """There is news: a held call is given up for it."""
@@ -88,6 +91,7 @@ class SimAgent:
                 for key, elements in self._offered
             ],
         )
+        self._gossip.introduce(request)
         self._send("RegisterWorker", request, self._timing.rpc_deadline_s, held=False)
 
     def _sync(self) -> None:
@@ -113,6 +117,7 @@ class SimAgent:
                 for held in self._worker.held()
             ],
         )
+        self._gossip.tell(request)
         timeout_s = hold_ms / 1000 + self._timing.rpc_deadline_s
         self._send("SyncWorker", request, timeout_s, held=hold_ms > 0)
 

@@ -22,6 +22,7 @@ from penstock.worker.messages import SendChunk, SendEnd, SendFail, SendHashes
 from .checks import Witness
 from .clock import Process
 from .dispatcher import HOST
+from .gossip import MODES, key_of
 from .net import Call, Connection, SimRpcError
 
 if TYPE_CHECKING:
@@ -288,11 +289,10 @@ class SimTrainer:
             weights=pipeline.weights,
             replayable=True,
             graph_bytes=5,
+            cache_key=key_of(pipeline.fingerprint),
         )
-        parts = [
-            control_pb2.PutDatasetRequest(info=info),
-            control_pb2.PutDatasetRequest(part=b"graph"),
-        ]
+        put = control_pb2.PutDatasetRequest
+        parts = [put(info=info), put(part=b"graph")]
         self.call("PutDataset", parts, lambda reply: self._announce())
 
     def _announce(self) -> None:
@@ -313,6 +313,7 @@ class SimTrainer:
             attempts_max=pipeline.attempts_max,
             term=announced.term,
             arrival=announced.arrival,
+            cache=MODES[pipeline.seed % len(MODES)],
         )
         self.call("OpenJob", request, self._opened)
 

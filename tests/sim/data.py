@@ -55,6 +55,14 @@ class SimChunk:
         return ELEMENT_BYTES * len(self.values)
 
     @property
+    def memory(self) -> int:
+        return self.nbytes
+
+    @property
+    def stored(self) -> None:
+        return None
+
+    @property
     def header(self) -> dict[str, Any]:
         return {}
 

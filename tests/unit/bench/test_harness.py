@@ -14,14 +14,17 @@ from hypothesis import strategies as st
 from penstock.bench.harness import (
     Case,
     Contestant,
+    CouldNot,
     Environment,
     Metrics,
+    Ratio,
     Settings,
     Summary,
     document,
     run_case,
 )
-from penstock.bench.report import glossary, table, value
+from penstock.bench.report import failures, glossary, table, value
+from penstock.bench.targets import Target
 from penstock.errors import UsageError
 
 NUMBERS = st.floats(-1e6, 1e6)
@@ -121,6 +124,84 @@ def test_what_a_measurement_raises_ends_the_case_and_tidies_up(tmp_path: Path) -
     assert made.tidied
 
 
+class Race:
+    """A case whose contestants have the rates that they are told, None where they cannot."""
+
+    def __init__(self, rates: dict[str, list[float | None]], usual: tuple[str, ...] = ()) -> None:
+        self.turns: list[str] = []
+        self._rates = {name: list(values) for name, values in rates.items()}
+        self.case = Case(
+            "race",
+            "who is faster",
+            repeat=1,
+            metrics={"elements_per_s": "elements a second"},
+            contestants=self._contestants,
+            ratios=(Ratio("times_stock", "elements_per_s", "stock", "times stock's"),),
+            usual=usual,
+            targets=(Target("times stock", "penstock", "times_stock", 4.0),),
+        )
+
+    @contextlib.contextmanager
+    def _contestants(self, settings: Settings, show: object) -> Iterator[list[Contestant]]:
+        def measure(name: str) -> Metrics | CouldNot:
+            self.turns.append(name)
+            rate = self._rates[name].pop(0)
+            return CouldNot("it does not run") if rate is None else {"elements_per_s": rate}
+
+        yield [
+            Contestant(name, lambda name=name: measure(name), rivals={"stock": "stock"})
+            for name in self._rates
+        ]
+
+
+def test_a_ratio_is_the_median_of_ratios_within_rounds(tmp_path: Path) -> None:
+    # The machine is ten times slower in the second round: medians of rates would say 4.5.
+    made = Race({"stock": [100, 10, 100], "penstock": [400, 50, 900]})
+    _, penstock = run_case(made.case, Settings(tmp_path), 3, Quiet())
+    assert penstock.summaries["times_stock"].values == pytest.approx([4, 5, 9])
+    assert penstock.summaries["times_stock"].median == pytest.approx(5)
+
+
+def test_what_a_contestant_cannot_do_is_told_and_not_asked_for_again(tmp_path: Path) -> None:
+    made = Race({"stock": [None], "penstock": [400, 500]})
+    shown = Quiet()
+    stock, penstock = run_case(made.case, Settings(tmp_path), 2, shown)
+    assert made.turns == ["stock", "penstock", "penstock"]
+    assert (stock.could_not, penstock.could_not) == ("it does not run", "")
+    assert "times_stock" not in penstock.summaries
+    assert failures([stock, penstock]) == ["stock could not: it does not run"]
+    assert any("stock could not: it does not run" in line for line in shown.lines)
+    first_column = list(table(made.case, [stock, penstock]).columns[1].cells)
+    assert str(first_column[0]) == "could not"
+
+
+def test_one_that_fails_later_keeps_what_was_measured_and_stays_in_step(tmp_path: Path) -> None:
+    made = Race({"stock": [100, None], "penstock": [400, 500]})
+    stock, penstock = run_case(made.case, Settings(tmp_path), 2, Quiet())
+    assert stock.summaries["elements_per_s"].values == (100,)
+    assert stock.could_not
+    assert penstock.summaries["times_stock"].values == pytest.approx([4])
+
+
+def test_only_the_usual_contestants_run_unless_others_are_named(tmp_path: Path) -> None:
+    made = Race({"stock": [1, 1], "penstock": [1, 1]}, usual=("stock",))
+    run_case(made.case, Settings(tmp_path), 1, Quiet())
+    assert made.turns == ["stock"]
+    run_case(made.case, Settings(tmp_path, only=("penstock",)), 1, Quiet())
+    assert made.turns == ["stock", "penstock"]
+
+
+def test_the_document_has_failures_ratios_and_targets(tmp_path: Path) -> None:
+    made = Race({"stock": [100], "penstock": [500], "other": [None]})
+    results = run_case(made.case, Settings(tmp_path), 1, Quiet())
+    told = json.loads(json.dumps(document(made.case, results)))
+    assert [one["could_not"] for one in told["results"]] == [None, None, "it does not run"]
+    assert told["results"][1]["rounds"][0]["times_stock"] == 5
+    (target,) = told["targets"]
+    assert (target["measured"], target["met"]) == (5, True)
+    assert target["target"]["contestant"] == "penstock"
+
+
 @given(st.lists(st.none() | NUMBERS, max_size=9))
 def test_a_summary_is_of_what_is_known(values: list[float | None]) -> None:
     known = sorted(value for value in values if value is not None)
@@ -162,6 +243,10 @@ def test_the_table_leaves_out_columns_without_values(tmp_path: Path) -> None:
         ("appends_per_s", 9312.4, "9,312/s"),
         ("p50_ms", 0.1234, "0.12 ms"),
         ("recomputed", 1200.0, "1,200"),
+        ("times_stock", 12.345, "12.3×"),
+        ("times_local", 0.98765, "0.988×"),
+        ("mb_per_s", 1234.5, "1,234"),
+        ("worker_cpu_s_per_gb", 1.5, "1.5"),
     ],
 )
 def test_a_value_is_shown_with_the_unit_of_its_name(metric: str, number: float, text: str) -> None:

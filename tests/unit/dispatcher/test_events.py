@@ -48,6 +48,15 @@ GOLDEN: dict[str, tuple[ev.Event, list[Any]]] = {
         ev.SplitDelivered("j1", 0, 4, 77, 10, 11, 12),
         ["j1", 0, 4, 77, 10, 11, 12],
     ),
+    "DatasetCacheable": (ev.DatasetCacheable("00ff", "aa"), ["00ff", "aa"]),
+    "JobCaching": (ev.JobCaching("j1", "auto"), ["j1", "auto"]),
+    "StoreAttached": (ev.StoreAttached("w1", "s1", 1 << 40), ["w1", "s1", 1 << 40]),
+    "SplitsCached": (ev.SplitsCached("s1", "aa", (3, 5)), ["s1", "aa", [3, 5]]),
+    "SplitsUncached": (ev.SplitsUncached("s1", "aa", (5,)), ["s1", "aa", [5]]),
+    "CacheDecided": (
+        ev.CacheDecided("aa", True, "pays", 3, 30, 300, 9, 8, 7, 1 << 40),
+        ["aa", True, "pays", 3, 30, 300, 9, 8, 7, 1 << 40],
+    ),
 }
 
 

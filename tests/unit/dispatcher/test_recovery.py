@@ -205,13 +205,19 @@ def test_a_process_that_was_followed_at_its_address_is_refused(newer_is_lost: bo
     assert to_snapshot(state) == before
 
 
-def test_a_snapshot_of_the_version_before_is_read() -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_snapshot_of_a_version_before_is_read(version: int) -> None:
     state = build(dataset(), job(), worker(1), worker(2), EPOCH, ev.WorkerLost("w1", "silent"))
     content = msgpack.unpackb(to_snapshot(state))
-    assert content["version"] == 2
-    content["version"] = 1
-    content["lost"] = [row[:-1] for row in content["lost"]]
+    assert content["version"] == 3
+    content["version"] = version
+    del content["stores"], content["decisions"]
+    content["datasets"] = [row[:-1] for row in content["datasets"]]
+    content["workers"] = [row[:-2] for row in content["workers"]]
     content["jobs"] = [[*row[:-3], *row[-2:]] for row in content["jobs"]]
+    if version == 1:
+        content["lost"] = [row[:-1] for row in content["lost"]]
+        content["jobs"] = [[*row[:-3], *row[-2:]] for row in content["jobs"]]
     assert to_snapshot(from_snapshot(msgpack.packb(content))) == to_snapshot(state)
 
 

@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from penstock.proto import control_pb2 as pb
+from penstock.proto.wire import PROTOCOL_VERSION
 from penstock.timing import Timing
 
 from .cluster import (
@@ -88,7 +89,7 @@ def test_a_client_that_shows_no_number_is_asked_to_announce_itself(tmp_path: Pat
 @pytest.mark.parametrize(
     ("change", "code", "parts"),
     [
-        ({"protocol_version": 99}, "FAILED_PRECONDITION", ("version 1", "99")),
+        ({"protocol_version": 99}, "FAILED_PRECONDITION", (f"version {PROTOCOL_VERSION}", "99")),
         ({"lanes": 0}, "INVALID_ARGUMENT", ("lanes", "1 to 65536", "not 0")),
         ({"block": 0}, "INVALID_ARGUMENT", ("block", "not 0")),
         ({"attempts_max": 0}, "INVALID_ARGUMENT", ("attempts_max",)),

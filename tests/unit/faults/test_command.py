@@ -54,10 +54,10 @@ def invoke(monkeypatch: pytest.MonkeyPatch) -> Invoke:
 
 
 def test_when_all_is_well_it_exits_with_0_and_leaves_nothing(invoke: Invoke) -> None:
-    result, (options,) = invoke("recover", "nofail", "--repeat", "2", "--seed", "7")
+    result, (options,) = invoke("recover", "failover", "--repeat", "2", "--seed", "7")
     assert result.exit_code == 0
     assert [line.split()[:5] for line in result.stdout.splitlines()] == [
-        ["[", "OK", "]", name, number] for name in ("nofail", "recover") for number in ("1", "2")
+        ["[", "OK", "]", name, number] for name in ("failover", "recover") for number in ("1", "2")
     ]
     assert (options.repeat, options.seed) == (2, 7)
     assert not options.directory.exists()
@@ -70,7 +70,7 @@ def test_without_names_all_tests_run_once_at_their_fixed_moments(invoke: Invoke)
 
 
 def test_a_failure_exits_with_1_says_why_and_keeps_the_directory(invoke: Invoke) -> None:
-    result, (options,) = invoke("nofail", "recover", wrong=("recover",))
+    result, (options,) = invoke("failover", "recover", wrong=("recover",))
     assert result.exit_code == 1
     assert "[FAILED] recover" in result.stdout
     assert "3 lost" in result.stdout
@@ -79,8 +79,8 @@ def test_a_failure_exits_with_1_says_why_and_keeps_the_directory(invoke: Invoke)
 
 
 def test_json_is_all_that_is_printed(invoke: Invoke) -> None:
-    result, _ = invoke("nofail", "recover", "--json")
-    assert [one["name"] for one in json.loads(result.stdout)] == ["nofail", "recover"]
+    result, _ = invoke("failover", "recover", "--json")
+    assert [one["name"] for one in json.loads(result.stdout)] == ["failover", "recover"]
     assert "[ OK ]" in result.stderr
 
 
@@ -88,7 +88,7 @@ def test_json_is_all_that_is_printed(invoke: Invoke) -> None:
 def test_an_interruption_exits_with_130_and_shows_what_had_ended(
     invoke: Invoke, number: signal.Signals
 ) -> None:
-    result, (options,) = invoke("nofail", "--json", interrupt=number)
+    result, (options,) = invoke("failover", "--json", interrupt=number)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert result.exit_code == 130
     assert len(json.loads(result.stdout)) == 1
@@ -96,7 +96,7 @@ def test_an_interruption_exits_with_130_and_shows_what_had_ended(
 
 
 def test_a_directory_that_was_given_is_kept(invoke: Invoke, tmp_path: Path) -> None:
-    result, (options,) = invoke("nofail", "--directory", str(tmp_path / "new"))
+    result, (options,) = invoke("failover", "--directory", str(tmp_path / "new"))
     assert result.exit_code == 0
     assert options.keep
     assert options.directory == tmp_path / "new"
@@ -106,8 +106,8 @@ def test_a_directory_that_was_given_is_kept(invoke: Invoke, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["nofial"], "no test 'nofial'; there are nofail, failover, recover"),
-        (["nofail", "--directory", __file__], "--directory must be an empty directory"),
+        (["nofial"], "no test 'nofial'; there are nofail, nofail-cache, getfail"),
+        (["failover", "--directory", __file__], "--directory must be an empty directory"),
     ],
 )
 def test_bad_usage_names_what_is_accepted(

@@ -20,7 +20,7 @@ from penstock.faults.result import (
     outage_of,
 )
 from penstock.faults.run import judged
-from penstock.faults.stage import EPOCHS, Scene
+from penstock.faults.stage import EPOCHS
 from penstock.proto.hashing import Digest
 from penstock.soak.data import HASH_BYTES
 
@@ -61,10 +61,9 @@ def test_an_epoch_that_was_broken_off_must_be_a_beginning() -> None:
     assert not found([*ELEMENTS, ELEMENTS[0]], whole=False).exact
 
 
-@pytest.fixture
-def scene() -> Scene:
-    truth = Truth(TRUTH, (8, 8, 4), Digest(20, 5, 6))
-    return Scene(("a",), truth, (tuple(ELEMENTS),) * EPOCHS, 1, 5.0, 60.0)
+def judge(consumer: Consumer) -> tuple[list[EpochFound], list[str]]:
+    """What is said of it, if each epoch should have come in the order of `ELEMENTS`."""
+    return judged(Truth(TRUTH, (8, 8, 4), Digest(20, 5, 6)), [ELEMENTS] * EPOCHS, consumer)
 
 
 def consumer_of(folder: Path, *readings: tuple[int, list[bytes], bool]) -> Consumer:
@@ -78,40 +77,36 @@ def consumer_of(folder: Path, *readings: tuple[int, list[bytes], bool]) -> Consu
     return consumer
 
 
-def test_three_exact_epochs_are_right(scene: Scene, tmp_path: Path) -> None:
-    epochs, problems = judged(
-        scene, consumer_of(tmp_path, *((n, ELEMENTS, True) for n in range(3)))
-    )
+def test_three_exact_epochs_are_right(tmp_path: Path) -> None:
+    epochs, problems = judge(consumer_of(tmp_path, *((n, ELEMENTS, True) for n in range(3))))
     assert problems == []
     assert [epoch.epoch for epoch in epochs] == [0, 1, 2]
 
 
-def test_what_a_killed_trainer_had_is_judged_and_its_epoch_begins_again(
-    scene: Scene, tmp_path: Path
-) -> None:
+def test_what_a_killed_trainer_had_is_judged_and_its_epoch_begins_again(tmp_path: Path) -> None:
     whole = [(number, ELEMENTS, True) for number in range(3)]
     readings = [whole[0], (1, ELEMENTS[:8], False), *whole[1:]]
-    epochs, problems = judged(scene, consumer_of(tmp_path, *readings))
+    epochs, problems = judge(consumer_of(tmp_path, *readings))
     assert problems == []
     assert len(epochs) == 3
     readings[1] = (1, ELEMENTS[1:9], False)
-    (problem,) = judged(scene, consumer_of(tmp_path, *readings))[1]
+    (problem,) = judge(consumer_of(tmp_path, *readings))[1]
     assert "before it was broken off" in problem
 
 
-def test_an_epoch_that_comes_twice_or_not_at_all_is_a_failure(scene: Scene, tmp_path: Path) -> None:
+def test_an_epoch_that_comes_twice_or_not_at_all_is_a_failure(tmp_path: Path) -> None:
     readings = [(number, ELEMENTS, True) for number in (0, 0, 1, 2)]
-    (problem,) = judged(scene, consumer_of(tmp_path, *readings))[1]
+    (problem,) = judge(consumer_of(tmp_path, *readings))[1]
     assert "epochs [0, 0, 1, 2] were delivered" in problem
-    (problem,) = judged(scene, consumer_of(tmp_path, *readings[1:3]))[1]
+    (problem,) = judge(consumer_of(tmp_path, *readings[1:3]))[1]
     assert "epochs [0, 1] were delivered" in problem
 
 
-def test_batches_and_digest_must_be_those_of_a_local_run(scene: Scene, tmp_path: Path) -> None:
+def test_batches_and_digest_must_be_those_of_a_local_run(tmp_path: Path) -> None:
     consumer = consumer_of(tmp_path, *((number, ELEMENTS, True) for number in range(3)))
     consumer.received[1].batches = [8, 7, 5]
     consumer.received[2].digest = (20, 4)
-    assert judged(scene, consumer)[1] == [
+    assert judge(consumer)[1] == [
         "epoch 1: the batches have 8, 7, 5 elements, those of a local run 2 × 8, 4",
         "epoch 2: its digest is not that of a local run",
     ]

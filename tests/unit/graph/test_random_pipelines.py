@@ -9,8 +9,9 @@ import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock.graph import analyse
+from penstock.graph import analyse, load_stream
 
+from .caches import got, put
 from .harness import listed, run_plan
 
 Dataset = tf.data.Dataset
@@ -133,3 +134,22 @@ def test_a_shuffle_anywhere_keeps_the_count(recipe: Any, buffer: int, at: int) -
         ds = STEPS[name](ds, k)
     plan = analyse(ds)
     assert len(listed(run_plan(plan))) == len(listed(ds))
+
+
+@slow(15)
+@given(pipelines, st.integers(1, 30), st.integers(0, 2))
+def test_at_the_cache_point_all_can_be_written_and_read(recipe: Any, buffer: int, at: int) -> None:
+    source, size, steps = recipe
+    ds = build((source, size, steps[:at])).shuffle(buffer)
+    for name, k in steps[at:]:
+        ds = STEPS[name](ds, k)
+    for stream in analyse(ds, cache=True).streams:
+        loaded = load_stream(stream.blob)
+        if loaded.cache is None or loaded.cache.whole:
+            continue
+        for split in {0, stream.num_splits - 1}:
+            want = listed(loaded.split_dataset(split, seed=2, epoch=1))
+            dataset, segment = put(loaded, split, seed=2, epoch=1)
+            assert listed(dataset) == want
+            assert got(loaded, split, segment, seed=2, epoch=1) == want
+            assert got(loaded, split, segment, seed=2, epoch=1) == want

@@ -69,7 +69,9 @@ def use(chunk: Chunk) -> None:
 def resealed(data: bytearray) -> bytes:
     """The frame with a right checksum, so that the mutation gets past it."""
     end = PREFIX_BYTES - 8
-    checksum = xxhash.xxh3_64_intdigest(bytes(data[:end] + data[PREFIX_BYTES:]))
+    split = PREFIX_BYTES + struct.unpack_from("<I", data, 8)[0]
+    digest = struct.pack("<Q", xxhash.xxh3_64_intdigest(bytes(data[split:])))
+    checksum = xxhash.xxh3_64_intdigest(bytes(data[:end] + data[PREFIX_BYTES:split]) + digest)
     return bytes(data[:end]) + struct.pack("<Q", checksum) + bytes(data[PREFIX_BYTES:])
 
 
@@ -81,7 +83,7 @@ def valid_frame() -> bytes:
 @given(st.binary(max_size=200))
 def test_random_bytes(data: bytes) -> None:
     read_all(data)
-    read_all(b"PNSK\x01\x00\x04\x00" + data)
+    read_all(b"PNSK\x02\x00\x04\x00" + data)
 
 
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=8), st.booleans())

@@ -27,8 +27,11 @@ from penstock.proto.wire import (
     FrameType,
     aligned_empty,
     encode_frame,
+    encode_head,
     finish_frame,
+    finish_head,
     parse_prefix,
+    payload_digest,
     read_frame,
     send_frame,
 )
@@ -94,6 +97,39 @@ def test_the_parts_do_without_io() -> None:
     assert (frame.type, frame.header, bytes(frame.payload)) == (FrameType.END, {"count": 3}, b"abc")
 
 
+def test_these_are_the_bytes_of_version_2() -> None:
+    data = frame_bytes(FrameType.CHUNK, {"attempt": 7}, b"pay", b"load")
+    covered = bytes.fromhex("504e534b 0200 04 00 0a000000 00000000 0700000000000000")
+    packed = b"\x81\xa7attempt\x07"
+    assert data == b"".join(
+        [covered, struct.pack("<Q", checksum(covered, packed, b"payload")), packed, b"payload"]
+    )
+    assert data[24:32].hex() == "a27f4eb1efdbca34"
+
+
+@given(headers, headers, st.lists(st.binary(max_size=90), max_size=4))
+def test_a_payload_goes_under_another_header_without_being_read(
+    one: dict, other: dict, buffers: list[bytes]
+) -> None:
+    digest = payload_digest(buffers)
+    assert digest == payload_digest([b"".join(buffers)])
+    nbytes = sum(map(len, buffers))
+    for header in (one, other):
+        head = b"".join(encode_head(FrameType.CHUNK, header, nbytes, digest))
+        assert head + b"".join(buffers) == frame_bytes(FrameType.CHUNK, header, *buffers)
+        prefix = parse_prefix(head)
+        assert finish_head(prefix, head[PREFIX_BYTES:], digest) == header
+        with pytest.raises(ProtocolError, match="wrong checksum"):
+            finish_head(prefix, head[PREFIX_BYTES:], digest ^ 1)
+
+
+def test_parts_of_a_payload_may_have_any_shape() -> None:
+    array = np.arange(12, dtype=np.int32).reshape(3, 4)
+    parts = [array.data, b"", np.empty((0, 3)).data, array.data]
+    assert payload_digest(parts) == payload_digest([array.tobytes() * 2])
+    assert payload_digest([]) == xxhash.xxh3_64_intdigest(b"")
+
+
 @pytest.mark.parametrize("nbytes", [0, 1, 63, 64, 65, 1 << 20])
 def test_buffers_are_aligned(nbytes: int) -> None:
     buffers = [aligned_empty(nbytes) for _ in range(5)]
@@ -140,10 +176,10 @@ def test_another_version_is_named_with_ours() -> None:
     ("data", "message"),
     [
         (b"GET / HTTP/1.1\r\nHost: example\r\n\r\n", "not a penstock data stream"),
-        (b"PNSK\x01\x00\x63\x00" + bytes(24), "no frame of type 99"),
-        (b"PNSK\x01\x00\x04\x02" + bytes(24), "flags 0x02"),
-        (b"PNSK\x01\x00\x04\x00" + b"\xff" * 24, "header of a CHUNK frame has 4294967295"),
-        (b"PNSK\x01\x00\x04\x00" + bytes(8) + b"\xff" * 16, "payload of a CHUNK frame has 1844"),
+        (b"PNSK\x02\x00\x63\x00" + bytes(24), "no frame of type 99"),
+        (b"PNSK\x02\x00\x04\x02" + bytes(24), "flags 0x02"),
+        (b"PNSK\x02\x00\x04\x00" + b"\xff" * 24, "header of a CHUNK frame has 4294967295"),
+        (b"PNSK\x02\x00\x04\x00" + bytes(8) + b"\xff" * 16, "payload of a CHUNK frame has 1844"),
     ],
 )
 def test_what_is_no_frame_is_refused_before_anything_is_allocated(
@@ -159,6 +195,8 @@ def test_limits_hold_on_both_sides() -> None:
         encode_frame(FrameType.CHUNK, {}, [b"12345", b"678901"], limits=limits)
     with pytest.raises(ProtocolError, match="header of a FAIL frame has"):
         encode_frame(FrameType.FAIL, {"detail": "x" * 30}, limits=limits)
+    with pytest.raises(ProtocolError, match="payload of a CHUNK frame has 11 bytes, 10"):
+        encode_head(FrameType.CHUNK, {}, 11, 0, limits=limits)
     read(frame_bytes(FrameType.CHUNK, {}, b"1234567890"), limits)
     for data in (b"12345678901", b""):
         with pytest.raises(ProtocolError, match="are allowed"):
@@ -191,7 +229,13 @@ def test_a_header_is_a_map_with_string_keys(packed: bytes) -> None:
 def with_header(packed: bytes) -> bytes:
     """A frame with right lengths and checksum around any header."""
     covered = struct.pack("<4sHBBI4xQ", b"PNSK", PROTOCOL_VERSION, 4, 0, len(packed), 0)
-    return covered + struct.pack("<Q", xxhash.xxh3_64_intdigest(covered + packed)) + packed
+    return covered + struct.pack("<Q", checksum(covered, packed, b"")) + packed
+
+
+def checksum(covered: bytes, packed: bytes, payload: bytes) -> int:
+    """The definition of a frame's checksum, word for word."""
+    digest = struct.pack("<Q", xxhash.xxh3_64_intdigest(payload))
+    return xxhash.xxh3_64_intdigest(covered + packed + digest)
 
 
 # --- sockets ------------------------------------------------------------------------------------

@@ -28,6 +28,14 @@ class FakePiece:
         return (self.stop - self.start) * self.size
 
     @property
+    def memory(self) -> int:
+        return self.nbytes
+
+    @property
+    def stored(self) -> None:
+        return None
+
+    @property
     def hashes(self) -> NDArray[np.uint64]:
         return hashes(self.start, self.stop)
 

@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from penstock.errors import FollowedError, RefusedError, UsageError
+from penstock.proto.wire import PROTOCOL_VERSION
 from penstock.timing import Timing
 from penstock.worker.agent import INCARNATIONS_MAX, Agent, Identity
 from penstock.worker.link import Backoff, Link, parse_addresses
@@ -112,7 +113,7 @@ def test_it_registers_as_what_it_is(rig: Rig, dispatcher: FakeDispatcher) -> Non
         "/u",
     )
     assert (request.host_id, request.slots, request.standby, request.pid) == ("h1", 8, False, 42)
-    assert request.protocol_version == 1
+    assert request.protocol_version == PROTOCOL_VERSION
     assert rig.agent.worker == "w1"
 
 

@@ -16,9 +16,11 @@ from penstock.proto.chunk import decode
 from penstock.proto.hashing import Digest, DigestBuilder
 from penstock.proto.spec import ComponentSpec
 from penstock.proto.wire import FrameLimits
-from penstock.worker import pipeline
+from penstock.worker import pieces
 from penstock.worker.messages import DETAIL_BYTES_MAX, AttemptError, Piece
-from penstock.worker.pipeline import ELEMENTS_MAX, TARGET_BYTES, EncodedPiece, Rate, run_attempt
+from penstock.worker.pieces import EncodedPiece
+from penstock.worker.pipeline import run_attempt
+from penstock.worker.rate import ELEMENTS_MAX, TARGET_BYTES, Rate
 
 from .fakes import assignment
 
@@ -231,7 +233,7 @@ def test_details_are_bounded() -> None:
 
 
 def test_an_element_that_no_frame_can_hold_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "DEFAULT_LIMITS", FrameLimits(payload_bytes_max=1000))
+    monkeypatch.setattr(pieces, "DEFAULT_LIMITS", FrameLimits(payload_bytes_max=1000))
     stream = flat(tf.data.Dataset.range(5).map(lambda x: (tf.fill([500 * x], x),)))
     with pytest.raises(AttemptError, match=r"element 1: .*1\.\.2 have 4000 bytes"):
         run(stream, trial=2)

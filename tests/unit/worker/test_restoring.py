@@ -16,11 +16,13 @@ import tensorflow as tf
 
 from penstock.graph import analyse, load_stream
 from penstock.proto.hashing import Digest, DigestBuilder
-from penstock.worker import pipeline, recorder
+from penstock.worker import rate, recorder
 from penstock.worker.checkpoint_file import Checkpoint, encode, read
 from penstock.worker.checkpointing import Cost, Interval
 from penstock.worker.messages import Key, Piece
-from penstock.worker.pipeline import EncodedPiece, Rate, run_attempt
+from penstock.worker.pieces import EncodedPiece
+from penstock.worker.pipeline import run_attempt
+from penstock.worker.rate import Rate
 from penstock.worker.recorder import Recorder
 
 from .fakes import assignment
@@ -62,7 +64,7 @@ class Shelf:
     def busy(self, key: Key) -> bool:
         return False
 
-    def save(self, checkpoint: Checkpoint, acknowledged: int) -> None:
+    def save(self, checkpoint: Checkpoint, acknowledged: int, prepare: Any) -> None:
         assert acknowledged == checkpoint.header.elements
         self.saved.append(checkpoint)
 
@@ -117,7 +119,7 @@ def run(
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "TARGET_BYTES", 1)
+    monkeypatch.setattr(rate, "TARGET_BYTES", 1)
 
 
 @pytest.fixture(scope="module")
@@ -352,7 +354,7 @@ def test_a_client_far_behind_is_waited_for() -> None:
         def elements(self, key: Key) -> list[int]:
             return [] if not self.saved else [p.header.elements for p in self.saved]
 
-        def save(self, checkpoint: Checkpoint, acknowledged: int) -> None:
+        def save(self, checkpoint: Checkpoint, acknowledged: int, prepare: Any) -> None:
             self.saved.append(checkpoint)
 
     spot, shelf, wanted = Behind(0), Stocked(), assignment(1, split=0)

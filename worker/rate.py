@@ -1,0 +1,91 @@
+"""How fast the elements of a stream are made and how large they are: what sizes chunks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+TARGET_BYTES = 1 << 20
+TARGET_S = 0.05
+ELEMENTS_MAX = 4096
+#: Elements in a batch of a stream whose rate is not known yet.
+_FIRST_BATCH = 8
+
+
+@dataclass(slots=True)
+class Rate:
+    """What the elements of one stream cost, learned from the splits before. Thread-safe.
+
+    Attributes:
+        element_bytes: mean payload bytes of an element; None while unknown.
+        element_s: mean seconds to make one; None while unknown.
+    """
+
+    element_bytes: float | None = None
+    element_s: float | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def learn(self, elements: int, nbytes: int, timed: int, seconds: float) -> None:
+        """Takes in a chunk: `timed` of its elements took `seconds`; older measurements fade."""
+        with self._lock:
+            self.element_bytes = _blend(self.element_bytes, nbytes / elements)
+            if timed:
+                self.element_s = _blend(self.element_s, seconds / timed)
+
+    def batch_size(self, fixed_bytes: int | None) -> int:
+        """How many elements make a piece of the intended size and time."""
+        with self._lock:
+            nbytes = self.element_bytes if fixed_bytes is None else fixed_bytes
+            seconds = self.element_s
+        by_bytes = _FIRST_BATCH if nbytes is None else TARGET_BYTES / max(nbytes, 1)
+        by_time = _FIRST_BATCH if seconds is None else TARGET_S / max(seconds, 1e-9)
+        return int(max(1, min(by_bytes, by_time, ELEMENTS_MAX)))
+
+
+def _blend(old: float | None, new: float) -> float:
+    return new if old is None else 0.75 * old + 0.25 * new
+
+
+class Meter:
+    """Says when a chunk is large or late enough, and tells the rate what it measured.
+
+    The time until a split's first batch is left out: opening files and filling shuffle buffers
+    say nothing about the elements that follow.
+    """
+
+    def __init__(self, rate: Rate) -> None:
+        self._rate = rate
+        self.restart()
+        self._began: float | None = None
+
+    def restart(self) -> None:
+        """A new chunk begins now."""
+        self._began = time.monotonic()
+        self._elements = self._timed = self._nbytes = self._largest = 0
+
+    def add(self, elements: int, nbytes: int) -> None:
+        """So much has been added to the chunk."""
+        if self._began is None:
+            self._began = time.monotonic()
+        else:
+            self._timed += elements
+        self._elements += elements
+        self._nbytes += nbytes
+        self._largest = max(self._largest, nbytes)
+
+    @property
+    def full(self) -> bool:
+        """Whether one more like the largest would be too much, or the time is over."""
+        return (
+            self._nbytes + self._largest > TARGET_BYTES
+            or self._elements >= ELEMENTS_MAX
+            or self._seconds() >= TARGET_S
+        )
+
+    def flush(self) -> None:
+        """The chunk is done: the rate learns what it took."""
+        self._rate.learn(self._elements, self._nbytes, self._timed, self._seconds())
+
+    def _seconds(self) -> float:
+        return 0.0 if self._began is None else time.monotonic() - self._began
