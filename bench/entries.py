@@ -68,7 +68,7 @@ class Entry:
             # A batch that the pipeline makes itself is one element for it.
             elements = sizes.bulk if pipeline.inner and self.way != "batched" else sizes.stock
         elif self.way == "reduce":
-            elements = min(4 * sizes.loop, sizes.bulk)  # TensorFlow calls a function for each
+            elements = min(2 * sizes.loop, sizes.bulk)  # TensorFlow calls a function for each
         else:
             elements = sizes.loop if self.way == "eager" else sizes.bulk
         return pipeline.rounded(elements // self.clients // (10 if quick else 1))

@@ -178,14 +178,14 @@ def by_name() -> dict[str, Pipeline]:
     """Every pipeline by its name, in the order in which people think of them."""
     floats = "float32, and its number"
     every = (
-        Pipeline("scalars", "one int64", _scalars, Sizes(6_000, 60_000, 3_000_000)),
-        Pipeline("vectors", f"784 {floats}", _dense(784), Sizes(6_000, 60_000, 100_000)),
-        Pipeline("images", f"64×64×3 {floats}", _dense(64, 64, 3), Sizes(5_000, 25_000, 25_000)),
+        Pipeline("scalars", "one int64", _scalars, Sizes(5_000, 50_000, 2_000_000)),
+        Pipeline("vectors", f"784 {floats}", _dense(784), Sizes(5_000, 50_000, 80_000)),
+        Pipeline("images", f"64×64×3 {floats}", _dense(64, 64, 3), Sizes(4_000, 20_000, 20_000)),
         Pipeline(
             "batches",
             f"64×64×64×3 {floats}: {_BATCH_BYTES / 1e6:.1f} MB",
             _dense(64, 64, 64, 3),
-            Sizes(600, 1_200, 1_200),
+            Sizes(500, 1_000, 1_000),
             batch=4,
         ),
         Pipeline(
@@ -196,13 +196,13 @@ def by_name() -> dict[str, Pipeline]:
             inner=32,
             files=FILES,
         ),
-        Pipeline("strings", "1 to 10 KB", _strings, Sizes(5_000, 40_000, 60_000)),
-        Pipeline("ragged", "1 to 16 rows of float32", _ragged, Sizes(5_000, 20_000, 20_000)),
+        Pipeline("strings", "1 to 10 KB", _strings, Sizes(4_000, 40_000, 60_000)),
+        Pipeline("ragged", "1 to 16 rows of float32", _ragged, Sizes(4_000, 20_000, 20_000)),
         Pipeline(
             "tfrecord-raw",
             "a record of about 5 KB, not parsed",
             _tfrecord_raw,
-            Sizes(5_000, 16_000, 16_000),
+            Sizes(4_000, 16_000, 16_000),
             files=FILES,
         ),
         Pipeline("scaling", "a number after 20 ms", sleeping, Sizes(0, 3_200, 3_200)),

@@ -20,7 +20,7 @@ def table(case: Case, results: Sequence[Result]) -> Table:
     shown = Table(title=f"{case.name}: {case.title}")
     shown.add_column("", no_wrap=True)
     for name in columns:
-        shown.add_column(name.replace("_", " "), justify="right")
+        shown.add_column(name.replace("_", " "), justify="right", overflow="fold")
     for result in results:
         cells = [cell(name, result.summaries.get(name)) for name in columns]
         if result.could_not and columns:
@@ -59,7 +59,9 @@ def cell(metric: str, summary: Summary | None) -> Text:
     text = Text(value(metric, summary.median))
     least, most = value(metric, summary.least), value(metric, summary.most)
     if least != most:
-        text.append(f"\n{least}–{most}", style="dim")
+        # The unit once: there are many columns.
+        unit = most.lstrip("+-0123456789,.e")
+        text.append(f"\n{least.removesuffix(unit)}–{most}", style="dim")
     return text
 
 

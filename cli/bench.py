@@ -31,7 +31,7 @@ SPEED = ("scalars", "vectors", "images", "batches", "jpeg", "strings", "ragged",
 CASES = (*MODULES[:-1], *SPEED, MODULES[-1])
 #: Measured without TensorFlow, or in other processes.
 _WITHOUT_TENSORFLOW = ("journal", "scaling", *SPEED)
-_FILE_COLUMNS = 160
+_FILE_COLUMNS = 200
 
 
 _Case = Annotated[

@@ -23,6 +23,7 @@ from ..failpoints import failpoint
 from ..proto import chunk as chunk_codec
 from ..proto.hashing import Digest
 from ..proto.wire import PROTOCOL_VERSION, Frame, FrameType, read_frame, send_frame
+from .buffers import BufferPool
 from .control import Backoff
 from .sockets import connect
 
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from ..timing import Timing
 
 logger = logging.getLogger(__name__)
+
+#: What a link keeps of memory to receive into; a client's own limit is on what it buffers.
+_POOL_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +179,10 @@ class WorkerLink:
             backoff.reset()
             self._wire = _Wire(sock)
             self._listener.link_up(self)
-            while (frame := read_frame(sock.recv_into)) is not None:
+            pool = BufferPool(_POOL_BYTES)
+            while (frame := read_frame(sock.recv_into, allocate=pool.allocate)) is not None:
                 self._handle(frame)
+                del frame  # else its buffer would not be free before the next one is read
         return "the worker closed the connection"
 
     def _shake_hands(self, sock: socket.socket) -> None:

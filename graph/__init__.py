@@ -13,9 +13,9 @@ Theory of operation. `analyse` takes a dataset's GraphDef (`capture`, `ir`) and
 A worker reads the blob (`loaded`) and fills in one split's rows and seeds (`forms`): the
 permutation of the source and the seeds of the ops are functions of (seed, epoch, split) alone
 (`seeds`), those of a head of the split. It can put a writer between head and tail, or a reader in
-the head's place (`cached`, `tee`). The
-client re-applies what is above the cut to the streams' elements (`Plan.apply_suffix`, `suffix`), so
-that the result is that of a local run, whatever the ops.
+the head's place (`cached`, `tee`). The client re-applies what is above the cut to the streams'
+elements (`Plan.apply_suffix`, `suffix`), so that the result is that of a local run, whatever the
+ops.
 """
 
 from .analysis import analyse

@@ -95,6 +95,8 @@ class PointFinder:
         after = f"after {self._name(node)}"
         what = "cache_here()" if is_mark(self.graph.nodes[mark]) else "cache()"
         self._note(after, f"{what}: up to here it is the same in all epochs and all jobs")
+        if not is_mark(self.graph.nodes[mark]) and self.graph.const(mark, "filename"):
+            self._note(after, "the file is not written: the workers' cache has its own")
         obstacle = self._obstacle(node)
         if obstacle:
             self._note(after, f"the workers' cache cannot hold it: {obstacle}")
@@ -116,9 +118,12 @@ class PointFinder:
         if obstacle:
             self._note(where, f"nothing is cached: {obstacle}")
             return None
+        if not graph.inputs(node) and not self.part.files:
+            self._note(where, "nothing to cache: all that is not random is the source in memory")
+            return None
         text = "what is made up to here is the same in every epoch; what follows is run again"
         if not graph.inputs(node):
-            text = "only the source itself is the same in every epoch"
+            text = "only the files' content is the same in every epoch"
         elif not blocker:
             text = "nothing is random: the elements themselves are cached"
         self._note(where, text)

@@ -11,7 +11,6 @@ import numpy as np
 
 from ..errors import ChunkError, VerificationError
 from ..proto.chunk import decode
-from ..proto.wire import aligned_empty, payload_digest
 from .cache_files import name_of, read_at
 from .segment_file import (
     DamagedSegmentError,
@@ -143,27 +142,6 @@ class Segment:
         if source.digest(entry.payload_offset, entry.payload_bytes) != entry.payload_digest:
             raise source.damaged(f"the payload at byte {entry.payload_offset} is not what it was")
         return self._view(entry)
-
-    def copy(self, frame: int) -> memoryview:
-        """A copy of a frame's payload that may be written to, at a multiple of 64 in memory.
-
-        TensorFlow takes over arrays that it is handed, and may write to them.
-
-        Raises:
-            DamagedSegmentError: it is not as it was written.
-            OSError: it cannot be read.
-        """
-        entry, source = self.frames[frame], _still(self._source, self.path)
-        buffer = aligned_empty(entry.payload_bytes)
-        at = 0
-        while at < entry.payload_bytes:
-            got = os.preadv(self.fileno(), [buffer[at:]], entry.payload_offset + at)
-            if not got:
-                raise source.damaged(f"it ends at byte {entry.payload_offset + at}")
-            at += got
-        if payload_digest([buffer]) != entry.payload_digest:
-            raise source.damaged(f"the payload at byte {entry.payload_offset} is not what it was")
-        return buffer
 
     def check(self, advanced: Callable[[int], None] = lambda nbytes: None) -> None:
         """Reads all of it and checks every byte, and every element by its hash.

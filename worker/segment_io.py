@@ -87,8 +87,7 @@ class SegmentReader:
             last = self._last
             if last is None or not last.start <= index < last.stop:
                 last = self._last = self._chunk(self._segment.frame_at(index))
-            # Copies: what TensorFlow writes to must not be what is read again.
-            return tuple(array.copy() for array in last.element(index))
+            return last.element(index)
         except DamagedSegmentError as error:
             self.damaged = error
             raise
@@ -98,7 +97,7 @@ class SegmentReader:
 
     def _chunk(self, frame: int) -> Chunk:
         segment = self._segment
-        return decode(segment.header(frame), segment.copy(frame), self._point.components)
+        return decode(segment.header(frame), segment.payload(frame), self._point.components)
 
 
 class SegmentWriter:

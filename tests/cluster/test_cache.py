@@ -108,7 +108,7 @@ def test_workers_with_a_disk_each_are_given_what_they_have(
 ) -> None:
     cluster = make_cluster(workers=0)
     for number in range(2):
-        cluster.add_worker(arguments=[f"--cache-dir={tmp_path / str(number)}"])
+        cluster.add_worker(arguments=[f"--cache-dir={tmp_path / str(number)}", "--no-unix"])
     pipeline = lengths(paths).cache() if kind == "whole" else augmented(paths)
     served = pipeline.apply(penstock.distribute(cluster.address, seed=3))
     truth = multiset_of(pipeline)

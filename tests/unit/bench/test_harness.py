@@ -23,7 +23,7 @@ from penstock.bench.harness import (
     document,
     run_case,
 )
-from penstock.bench.report import failures, glossary, table, value
+from penstock.bench.report import cell, failures, glossary, table, value
 from penstock.bench.targets import Target
 from penstock.errors import UsageError
 
@@ -251,6 +251,14 @@ def test_the_table_leaves_out_columns_without_values(tmp_path: Path) -> None:
 )
 def test_a_value_is_shown_with_the_unit_of_its_name(metric: str, number: float, text: str) -> None:
     assert value(metric, number) == text
+
+
+def test_a_spread_is_shown_below_the_median_with_its_unit_once() -> None:
+    rates, ratios = Summary.of([8791.0, 7577.0, 9000.0]), Summary.of([0.5, 0.25, 1.5])
+    assert str(cell("elements_per_s", rates)) == "8,791/s\n7,577–9,000/s"
+    assert str(cell("times_local", ratios)) == "0.5×\n0.25–1.5×"
+    assert str(cell("first_s", Summary.of([0.1]))) == "0.10"
+    assert str(cell("first_s", None)) == ""
 
 
 def test_the_environment_says_where_and_with_what() -> None:

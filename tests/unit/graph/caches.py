@@ -95,6 +95,10 @@ PIPELINES: dict[str, Callable[[list[str]], tuple[Any, Callable[[Any], Any]]]] = 
         numbers.map(lambda x: tf.fill([x % 3], tf.strings.as_string(x))),
         lambda ds: ds.map(lambda s: tf.strings.join([s, s])),
     ),
+    "lone strings": lambda files: (
+        numbers.map(lambda x: (tf.strings.as_string(x), tf.fill([x % 3], x > 9), x)),
+        lambda ds: ds.map(lambda s, v, x: (x, tf.strings.join([s, "!"]), v)),
+    ),
     "ragged": lambda files: (numbers.map(ragged), lambda ds: ds.map(lambda r: r * 2)),
     "nested": lambda files: (numbers.map(nested), lambda ds: ds.map(lambda e: (e["s"][0], e["r"]))),
     "ragged rows": lambda files: (
@@ -130,6 +134,14 @@ PIPELINES: dict[str, Callable[[list[str]], tuple[Any, Callable[[Any], Any]]]] = 
     "one split": lambda files: (
         Dataset.random(seed=3).take(25).map(lambda x: x % 100),
         lambda ds: ds.shuffle(9).map(thrice),
+    ),
+    "one split, skipped": lambda files: (
+        Dataset.random(seed=3).take(25).map(lambda x: x % 100),
+        lambda ds: ds.skip(3).shard(3, 1).skip(1).map(thrice),
+    ),
+    "one split, skipped one by one": lambda files: (
+        Dataset.random(seed=3).take(25).map(ragged),
+        lambda ds: ds.skip(3).shard(3, 1).skip(1).map(lambda r: r * 2),
     ),
 }
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from penstock.errors import UsageError
 from penstock.graph import analyse, cache_here, split
+from penstock.graph.seeds import permuted
 from penstock.graph.spec import flatten_element
 
 from .caches import PIPELINES, SPLITS, N, got, loaded, marked, numbers, plus, put, thrice
@@ -100,6 +101,13 @@ def test_a_shuffle_below_the_cache_is_frozen_as_in_a_local_run() -> None:
     assert epochs[0] == epochs[1]
     assert sorted(x for elements in epochs[0] for (x,) in elements) == list(range(N))
     assert listed(stream.split_dataset(0, seed=1, epoch=0)) == epochs[0][0]
+
+
+def test_splits_are_those_of_seed_0_and_epoch_0_if_only_the_tail_shuffles() -> None:
+    stream = loaded(Dataset.range(N).cache().shuffle(1))
+    for at in range(SPLITS):
+        want = permuted(N, at * N // SPLITS, (at + 1) * N // SPLITS, 0, 0).tolist()
+        assert [x for (x,) in listed(stream.split_dataset(at, seed=9, epoch=4))] == want
 
 
 def test_without_a_cache_a_shuffle_differs_from_epoch_to_epoch() -> None:

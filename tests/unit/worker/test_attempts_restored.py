@@ -174,3 +174,23 @@ def test_a_stopped_run_begins_nothing(book: AttemptBook) -> None:
     book.desired([])
     assert book.began(1, hashes(0, 4)) == []
     assert book.cursor(1) is None
+
+
+def test_what_is_read_again_from_a_segment_is_not_made_again(book: AttemptBook) -> None:
+    connected(book, 1)
+    started(book, 1)
+    fetch(book, first=7, verify=True)
+    assert book.wanted(1) == 7
+    book.reads(1, True)
+    assert book.began(1, hashes(0, 4)) == [Wake(1)]
+    book.produced(1, FakePiece(4, 9))
+    assert held(book) == Held(1, State.RUNNING, 9)
+    verified, cut = sends(book)
+    assert isinstance(verified, SendHashes)
+    assert isinstance(cut, SendChunk)
+    assert cut.piece.start == 7
+
+
+def test_a_run_that_is_stopped_wants_and_reads_nothing(book: AttemptBook) -> None:
+    book.reads(9, True)
+    assert book.wanted(9) == 0

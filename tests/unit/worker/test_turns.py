@@ -122,3 +122,15 @@ def test_who_was_called_begins_though_its_client_asks_again_meanwhile(
     for attempt in (1, 2):
         assert CursorKnown(attempt) not in fetch(book, 2, attempt, first=10)
     assert [book.cursor(run) for run in (1, 2)] == [10, 10]
+
+
+def test_who_only_reads_a_segment_takes_no_turn_and_makes_nobody_wait(
+    after_failure: AttemptBook,
+) -> None:
+    book = after_failure
+    book.reads(2, True)
+    begun(book, 2, 1, 3)
+    assert going(book) == [1, 2, 4, 5]
+    book.reads(2, False)  # its segment was damaged: it makes the rest
+    book.produced(2, FakePiece(10, 15))
+    assert going(book) == [1, 4, 5]

@@ -1,0 +1,69 @@
+"""Buffers for what is received, used again when nobody looks at them any more.
+
+Fresh memory costs more than what is done with it: the kernel hands out zeroed pages, one fault at a
+time, and receiving into pages that are there is about twice as fast. What becomes of a buffer is
+not ours to know: a chunk's arrays go to the trainer as views, TensorFlow takes them over without a
+copy, and lets go of them when it likes. All of them refer to the buffer, so it is free when nothing
+but the pool does.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..proto.wire import ALIGNMENT, aligned_empty
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Smaller ones are no cheaper to pool than to make.
+_POOLED_BYTES_MIN = 64 << 10
+#: What `sys.getrefcount` says of a buffer that only the pool's list and the question refer to.
+_FREE = 2
+
+
+class BufferPool:
+    """Buffers of one thread, which alone may allocate; anybody may let go of them.
+
+    Args:
+        limit: bytes that the pool keeps, in use or not; beyond it buffers come and go.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._nbytes = 0
+        self._buffers: dict[int, list[NDArray[Any]]] = {}
+
+    def allocate(self, nbytes: int) -> memoryview:
+        """A writable buffer of so many bytes that begins at a multiple of 64; not zeroed."""
+        if nbytes < _POOLED_BYTES_MIN:
+            return aligned_empty(nbytes)
+        capacity = capacity_of(nbytes)
+        known = self._buffers.setdefault(capacity, [])
+        for place in range(len(known)):
+            if sys.getrefcount(known[place]) == _FREE:
+                buffer = known.pop(place)
+                known.append(buffer)  # those behind it have been in use for longer
+                return _aligned(buffer, nbytes)
+        buffer = np.empty(capacity + ALIGNMENT, np.uint8)
+        if self._nbytes + capacity <= self._limit:
+            self._nbytes += capacity
+            known.append(buffer)
+        return _aligned(buffer, nbytes)
+
+
+def capacity_of(nbytes: int) -> int:
+    """The size of the buffers that hold so many bytes, at most a quarter more.
+
+    Chunks of similar sizes so share buffers.
+    """
+    step = 1 << max(0, (nbytes - 1).bit_length() - 3)
+    return -(-nbytes // step) * step
+
+
+def _aligned(buffer: NDArray[Any], nbytes: int) -> memoryview:
+    skip = -buffer.ctypes.data % ALIGNMENT
+    return buffer[skip : skip + nbytes].data
