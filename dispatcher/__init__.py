@@ -1,10 +1,11 @@
 """Who does which work: the dispatcher journals what it decides, and no element passes through it.
 
 Theory of operation. A pure core in a thin shell. `State` is what the journal's events add up to:
-`apply` is its only mutator, so replaying the journal gives the same state, byte for byte. Three
+`apply` is its only mutator, so replaying the journal gives the same state, byte for byte. Four
 modules of pure functions look at the state and return events: `admission` (what a peer's request
-means, or why it is refused), `scheduler` (who gets which attempt, who is lost) and `lanes` (the
-order in which an epoch's splits are wanted). None of them has a clock, I/O, threads or randomness.
+means, or why it is refused), `scheduler` (who gets which attempt, who is lost), `lanes` (the order
+in which an epoch's splits are wanted) and `caching` (what is cached where). None of them has a
+clock, I/O, threads or randomness.
 
 The shell: `engine` applies and appends events in one step of the event loop, lets the scheduler run
 once a loop turn when something changed, and wakes exactly those peers whose view changed (`news`).

@@ -9,6 +9,9 @@ clock, no I/O and no threads; `messages` holds the words in and out of it. Aroun
   with `pipeline`; `iterators` has all that TensorFlow does for it;
 - `recorder` begins a run from a checkpoint and takes new ones, when `checkpointing` (pure) says so;
   `keeper` is the thread that brings them to `checkpoints`, the files, as `checkpoint_file` has it;
+- `cached` lets a run read its split's segment, or write it, through `segment_io`; `cache` finishes
+  segments and tells the dispatcher; `segments` is the directory (`segment`, `partial`, `leftover`,
+  `cache_files`, `cache_room`), and `segment_file` what stands in a file;
 - `stream` listens on TCP and a Unix socket, with a reader and a sender thread a `connection`;
 - `agent` keeps the long poll with the dispatcher going over a `link`, and puts the book right;
 - `server` puts these together into a process.
