@@ -7,7 +7,8 @@ Theory of operation. `analyse` takes a dataset's GraphDef (`capture`, `ir`) and
    for as long as running it split by split is the same as running it once. Each part is a stream;
 3. makes each part a *template* (`streams`, `template`): deterministic, seeds and source rows left
    open. A part with a cache point (`points`) becomes two: a *head*, the same in every epoch and
-   every job, which may be cached, and the *tail* that follows it;
+   every job, which may be cached, and the *tail* that follows it. Random ops in functions become
+   stateless, keyed by the number of the element (`keyed`, `stateless`, `generators`);
 4. writes the templates, rows and split table into a blob (`split`).
 
 A worker reads the blob (`loaded`) and fills in one split's rows and seeds (`forms`): the

@@ -17,6 +17,7 @@ _TITLES = {
     "cache": "cached",
     "move": "moved",
     "order": "order",
+    "random": "random numbers",
     "replay": "not replayable",
 }
 

@@ -50,6 +50,23 @@ class _Hole:
 
 
 @dataclass(frozen=True)
+class _Key:
+    """Where a random op's own numbers belong: its seed is made of these and of the element's."""
+
+    function: str
+    name: str
+    #: Of the stream's random ops, or what several of them have in common.
+    op: tuple[int | str, ...]
+    #: See `_Hole`.
+    frozen: bool
+
+    def seeds(self, split: int, seed: int, epoch: int) -> tuple[int, int]:
+        if self.frozen:
+            seed = epoch = 0
+        return seeds.derive("draw", seed, epoch, split, *self.op)
+
+
+@dataclass(frozen=True)
 class Half:
     """The graph of a stream, of its head or of its tail, as it travels."""
 
@@ -57,10 +74,18 @@ class Half:
     spec: Any
     rows: tuple[_Rows, ...]
     holes: tuple[_Hole, ...]
+    keys: tuple[_Key, ...]
 
     @classmethod
-    def load(cls, content: dict[str, Any], *, first: int = 0, frozen: bool = False) -> Half:
-        """From the unpacked blob; its seeded ops are numbered from `first` on."""
+    def load(cls, content: dict[str, Any], *, head: Half | None = None) -> Half:
+        """From the unpacked blob.
+
+        Args:
+            content: the blob's, of the half.
+            head: the other half, if this is a tail: seeded ops are numbered on from there.
+        """
+        first, first_key = (len(head.holes), len(head.keys)) if head is not None else (0, 0)
+        frozen = "whole" in content
         return cls(
             capture.graph_pb2.GraphDef.FromString(content["graph"]),
             capture.decode_spec(content["spec"]),
@@ -76,6 +101,12 @@ class Half:
             tuple(
                 _Hole(function, (one, two), same, number, frozen)
                 for number, (function, one, two, same) in enumerate(content["seeds"], first)
+            ),
+            tuple(
+                _Key(function, name, ("shared", *shared) if shared else (number,), frozen)
+                for number, (function, name, shared) in enumerate(
+                    content.get("keys", ()), first_key
+                )
             ),
         )
 
@@ -105,6 +136,7 @@ class Form:
         self._rows = [rows for half in halves for rows in half.rows]
         nodes = {("", node.name): node for node in graph.node}
         functions = {hole.function for half in halves for hole in half.holes}
+        functions.update(key.function for half in halves for key in half.keys)
         for body in graph.library.function:
             if body.signature.name in functions:
                 nodes.update({(body.signature.name, node.name): node for node in body.node_def})
@@ -113,6 +145,7 @@ class Form:
             for half in halves
             for hole in half.holes
         ]
+        self._keys = [(key, nodes[key.function, key.name]) for half in halves for key in half.keys]
         self._constants = {name: node for (at, name), node in nodes.items() if not at}
 
     def dataset(
@@ -137,6 +170,8 @@ class Form:
             for hole, nodes in self._holes:
                 for node, value in zip(nodes, hole.seeds(split, seed, epoch), strict=True):
                     _set(node, value)
+            for key, node in self._keys:
+                _set(node, *key.seeds(split, seed, epoch))
             for name, value in (numbers or {}).items():
                 _set(self._constants[name], value)
             if self._rows:
@@ -170,5 +205,5 @@ class Form:
         self._constants[name].attr["value"].tensor.ParseFromString(data)
 
 
-def _set(node: Any, value: int) -> None:
-    node.attr["value"].tensor.int64_val[:] = [value]
+def _set(node: Any, *values: int) -> None:
+    node.attr["value"].tensor.int64_val[:] = values

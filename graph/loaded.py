@@ -40,8 +40,8 @@ class LoadedStream:
             # The half's graph is the form's from here on.
             self._form = Form(half.graph, self._halves, self._table)
         else:
-            head = Half.load(below, frozen=True)
-            half = Half.load(content, first=len(head.holes))
+            head = Half.load(below)
+            half = Half.load(content, head=head)
             self._halves = [head, half]
             self._form = Form(joined(head.graph, half.graph), self._halves, self._table)
             if cache_key:

@@ -163,7 +163,6 @@ BENIGN_STATEFUL = frozenset(
         "VarHandleOp",
         "ReadVariableOp",
         "VarIsInitializedOp",
-        "AssignVariableOp",
         "ResourceGather",
         "ResourceGatherNd",
         "VariableShape",

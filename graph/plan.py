@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Note:
     """One line of explanation."""
 
-    #: "worker", "client", "split", "cache", "move", "order" or "replay".
+    #: "worker", "client", "split", "cache", "move", "order", "random" or "replay".
     kind: str
     #: The op or function it is about.
     where: str

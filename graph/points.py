@@ -182,10 +182,10 @@ def _is_storable(spec: Any) -> bool:
     return is_wireable(spec) and all(part.dtype in _STORABLE for part in flat_specs(spec))
 
 
-def one_run_notes(graph: Graph, point: Point) -> list[tuple[str, str, str]]:
-    """Warnings that what is stored of non-replayable ops is what one run made."""
+def one_run_notes(head: Graph) -> list[tuple[str, str, str]]:
+    """Warnings that what is stored of a head's non-replayable ops is what one run made."""
     text = "a replay does not repeat it: what is cached is what one run made, for all epochs"
-    found = findings(graph, graph.reachable(point.node))
+    found = findings(head, head.reachable(head.root))
     return [
         ("cache", finding.where, f"{finding.op}: {text}") for finding in found if not finding.fatal
     ]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .template import Template
 
 #: Of the blob's format.
-VERSION = 2
+VERSION = 3
 _SPLITS = 64
 _SPLIT_MAX = 65536
 
@@ -129,12 +129,14 @@ def _content(
     graph = template.graph
     held = [_dig_leaf(graph, name, table.permute) for name in template.leaves]
     proto = graph.to_proto(graph.root, retval=retval)
+    keys = [[hole.function, hole.name, hole.shared] for hole in template.keys]
     return {
         "graph": proto.SerializeToString(deterministic=True),
         "spec": capture.encode_spec(flat_specs(spec)),
         "leaves": held,
         "table": [table.mode, table.items, table.step, table.permute, table.every_epoch_same],
         "seeds": [[h.function, *h.names, h.every_epoch_same] for h in template.holes],
+        **({"keys": keys} if keys else {}),
     }
 
 

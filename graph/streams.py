@@ -12,6 +12,7 @@ from .composite import append_flatten, insert_pack
 from .cut import describe
 from .functions import findings, refusal
 from .ir import Graph
+from .keyed import key_random_ops
 from .leaf import leaf_values
 from .plan import CachePoint, Note, Stream
 from .points import PointFinder, one_run_notes
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .cut import Part
+    from .keyed import Keyed
     from .leaf import Leaf
     from .points import Point
     from .template import Template
@@ -44,18 +46,21 @@ def make_stream(
     if point is not None:
         graphs = _divide(graph, part, spec, point)
     # Deepest first, so that a head's holes are numbered alike whatever its tail.
+    keyed = [key_random_ops(piece) for piece in graphs]
+    notes += _random_notes(keyed)
     holes = [add_seed_holes(piece) for piece in graphs]
     replayable = _check(graphs, strict, notes)
     names = [leaf.name for leaf in leaves]
     head = None
     if point is not None:
-        notes += [Note(*row) for row in one_run_notes(graph, point)]
+        notes += [Note(*row) for row in one_run_notes(graphs[0])]
         held = [name for name in names if name in graphs[0].nodes]
         cached = not point.obstacle
         inner = graph.spec(point.node) if cached else ()
-        head = split.Head(seal(graphs[0], held, holes[0], head=True), inner, point.whole, cached)
+        below = seal(graphs[0], held, holes[0], keyed[0].holes, head=True)
+        head = split.Head(below, inner, point.whole, cached)
         names = [name for name in names if name not in held]
-    template = seal(graphs[-1], names, holes[-1])
+    template = seal(graphs[-1], names, holes[-1], keyed[-1].holes)
     table = _table(part, leaves, template, frozen=head is not None)
     encoded = split.encode(template, spec, table, head)
     source = _source(graph, part)
@@ -161,6 +166,12 @@ def _dropped_notes(graph: Graph, part: Part) -> list[Note]:
         for name in _below(graph, part.root)
         if graph.op(name).startswith("SnapshotDataset")
     ]
+
+
+def _random_notes(keyed: list[Keyed]) -> list[Note]:
+    text = "made reproducible: what it draws depends on seed, epoch, split and element alone"
+    rows = dict.fromkeys(row for piece in keyed for row in piece.rewritten)
+    return [Note("random", where, f"{op}: {text}") for op, where in rows]
 
 
 def _check(pieces: list[Graph], strict: bool, notes: list[Note]) -> bool:

@@ -7,7 +7,7 @@ functions and resources get names that do not depend on what else the process ha
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -20,6 +20,8 @@ from .ops import canonical, is_dataset_op
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from .keyed import KeyHole
 
 _SEEDED = ("ShuffleDataset", "ShuffleDatasetV2", "ShuffleDatasetV3", "GlobalShuffleDataset")
 _RANDOM = ("RandomDataset", "RandomDatasetV2", "SamplingDataset")
@@ -47,6 +49,8 @@ class Template:
     #: Names of the index leaves that splits narrow.
     leaves: tuple[str, ...]
     holes: tuple[SeedHole, ...]
+    #: For the numbers of the ops inside functions that draw.
+    keys: tuple[KeyHole, ...] = ()
 
 
 def bare_part(graph: Graph, root: str) -> Graph:
@@ -76,7 +80,12 @@ def append_options(graph: Graph, like: Any = None) -> None:
 
 
 def seal(
-    graph: Graph, leaves: Iterable[str], holes: Iterable[SeedHole], *, head: bool = False
+    graph: Graph,
+    leaves: Iterable[str],
+    holes: Iterable[SeedHole],
+    keys: Iterable[KeyHole] = (),
+    *,
+    head: bool = False,
 ) -> Template:
     """Makes a template of a graph, in place: every name is made from what is in the graph alone.
 
@@ -84,6 +93,7 @@ def seal(
         graph: made by `bare_part`, with holes for the seeds.
         leaves: its index leaves.
         holes: the ones for the seeds.
+        keys: those of random ops in functions.
         head: it will be joined to a tail: no name can be one of the tail's, and the root is called
             `POINT`.
     """
@@ -95,7 +105,9 @@ def seal(
         first, second = (n if hole.function else nodes.get(n, n) for n in hole.names)
         function = functions.get(hole.function, hole.function)
         renamed.append(SeedHole(function, (first, second), hole.every_epoch_same))
-    return Template(graph, tuple(nodes.get(leaf, leaf) for leaf in leaves), tuple(renamed))
+    keyed = (replace(hole, function=functions[hole.function]) for hole in keys)
+    named = tuple(nodes.get(leaf, leaf) for leaf in leaves)
+    return Template(graph, named, tuple(renamed), tuple(keyed))
 
 
 def _number_nodes(graph: Graph) -> dict[str, str]:
@@ -282,6 +294,8 @@ def canonicalise(graph: Graph, ending: str = "") -> dict[str, str]:
                 func.name = names.get(func.name, func.name)
         if "metadata" in node.attr:
             node.attr["metadata"].s = b""
+        if "config_proto" in node.attr:  # this process's threads and devices
+            node.attr["config_proto"].s = b""
         node.ClearField("experimental_debug_info")
         node.ClearField("device")
     library = capture.graph_pb2.GraphDef().library

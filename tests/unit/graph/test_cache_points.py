@@ -26,6 +26,10 @@ def noise(x: Any) -> Any:
     return x, tf.random.uniform([])
 
 
+def candidate(x: Any) -> Any:
+    return x, tf.random.uniform_candidate_sampler([[1]], 1, 1, False, 99)[0][0]
+
+
 def point(ds: Any, **options: Any) -> CachePoint | None:
     """The cache point of the one stream of a pipeline."""
     (stream,) = analyse(ds, **options).streams
@@ -232,17 +236,23 @@ def test_a_mark_that_cannot_be_cached_says_why(ds: Any, why: str) -> None:
 # What is not replayable.
 
 
-def test_random_ops_below_the_point_are_one_runs() -> None:
-    plan = analyse(numbers.map(noise).cache().map(lambda x, y: y))
-    assert [note.where for note in plan.notes if note.kind == "replay"] == ["map_noise"]
-    assert any("map_noise: RandomUniform" in note and "one run" in note for note in said(plan))
+def test_what_has_state_below_the_point_is_one_runs() -> None:
+    plan = analyse(numbers.map(candidate).cache().map(lambda x, y: y))
+    assert [note.where for note in plan.notes if note.kind == "replay"] == ["map_candidate"]
+    assert any("UniformCandidateSampler" in note and "one run" in note for note in said(plan))
     assert not plan.streams[0].replayable
     assert len(listed(run_plan(plan))) == 100
 
 
-def test_random_ops_above_the_point_are_not() -> None:
-    plan = analyse(numbers.cache().map(noise))
-    assert [note.where for note in plan.notes if note.kind == "replay"] == ["map_noise"]
+def test_what_has_state_above_the_point_is_not() -> None:
+    plan = analyse(numbers.cache().map(candidate))
+    assert [note.where for note in plan.notes if note.kind == "replay"] == ["map_candidate"]
+    assert not any("one run" in note for note in said(plan))
+
+
+def test_random_ops_are_reproducible_on_both_sides_of_the_point() -> None:
+    plan = analyse(numbers.map(noise).cache().map(lambda x, y: noise(y)), strict=True)
+    assert plan.streams[0].replayable
     assert not any("one run" in note for note in said(plan))
 
 

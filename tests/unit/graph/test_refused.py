@@ -66,13 +66,22 @@ def test_python_at_the_client_is_fine() -> None:
     ],
     ids=["uniform", "flip", "normal", "shuffle"],
 )
-def test_random_ops_are_named(draw: Any, op: str) -> None:
-    ds = Dataset.range(4).map(draw, num_parallel_calls=2)
+def test_random_ops_are_made_reproducible(draw: Any, op: str) -> None:
+    plan = analyse(Dataset.range(4).map(draw, num_parallel_calls=2), strict=True)
+    assert plan.streams[0].replayable
+    (note,) = [note for note in plan.notes if note.kind == "random"]
+    assert note.text.startswith(f"{op}: made reproducible")
+    assert len(listed(run_plan(plan))) == 4
+
+
+def test_ops_with_another_state_are_named() -> None:
+    generator = tf.random.Generator.from_seed(1)
+    ds = Dataset.range(4).map(lambda x: generator.normal([]), num_parallel_calls=2)
     plan = analyse(ds)
     assert not plan.streams[0].replayable
-    assert any(note.kind == "replay" and op in note.text for note in plan.notes)
+    assert any(note.kind == "replay" and "Rng" in note.text for note in plan.notes)
     assert len(listed(run_plan(plan))) == 4
-    with pytest.raises(NotShippableError, match=op):
+    with pytest.raises(NotShippableError, match="map_lambda"):
         analyse(ds, strict=True)
 
 
