@@ -65,7 +65,7 @@ def distribute(
         job_name: names the job, so that it outlives this process.
         seed: decides the order and the randomness of every epoch; None draws one.
         lanes: number of lanes; by default 16, or 1 where the order must be the source's.
-        block: elements of a lane before the next one's turn; by default about 256 KiB worth.
+        block: elements of a lane before the next one's turn; by default about 1 MiB worth.
         deterministic: False takes elements in whatever order they arrive.
         exact: False lets splits of files end in a short batch, for more work on the workers.
         strict: what a replay cannot reproduce is an error, not a warning.
@@ -162,14 +162,27 @@ def dataset_of(reader: Reader, *, seed: int | None, epoch: int) -> tf.data.Datas
     """The dataset that a reader feeds: the user's, or flat tuples for one read by fingerprint."""
     plan = reader.plan
     if plan is None:
-        result = _stream_dataset(reader, 0, chunked=False)
+        result = _direct(reader, _stream_dataset(reader, 0, chunked=False))
     else:
         chunked = plan.rebatch
         streams = [_stream_dataset(reader, i, chunked=chunked) for i in range(len(plan.streams))]
         result = plan.apply_suffix(streams, chunked=chunked, seed=seed, epoch=epoch)
+        if len(streams) == 1 and not plan.client_steps:
+            result = _direct(reader, result)
     # What keeps the reader alive: datasets made of this one refer to it, as do their iterators.
     result.penstock = reader
     return result
+
+
+def _direct(reader: Reader, plain: tf.data.Dataset) -> tf.data.Dataset:
+    """A dataset of the only stream's elements, iterated without TensorFlow where that can be."""
+    from .eager import DistributedDataset, is_direct
+
+    if not is_direct(plain.element_spec):
+        return plain
+    return DistributedDataset(
+        plain, lambda: _stream_dataset(reader, 0, chunked=True), functools.partial(reader.runs, 0)
+    )
 
 
 def _stream_dataset(reader: Reader, stream: int, *, chunked: bool) -> tf.data.Dataset:

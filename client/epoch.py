@@ -125,8 +125,11 @@ class EpochReader:
         return taken
 
     def _elements(self, target_bytes: int) -> int:
+        """So many, and whole blocks where it is more than one: parts of one have to be copied."""
         nbytes, elements = self.seen
-        return max(1, min(_ELEMENTS_MAX, target_bytes * elements // max(1, nbytes)))
+        wanted = max(1, min(_ELEMENTS_MAX, target_bytes * elements // max(1, nbytes)))
+        block = self.core.block
+        return wanted if wanted < block else -(-wanted // block) * block
 
 
 class _Waiting:

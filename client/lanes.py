@@ -75,7 +75,7 @@ class EpochCore:
         memory_limit: int = DEFAULT_MEMORY_LIMIT,
     ) -> None:
         self.memory_limit = memory_limit
-        self._block = block
+        self.block = block
         self._deterministic = deterministic
         self._splits: dict[int, SplitState] = {}
         self._lanes: list[Lane] = []
@@ -263,7 +263,7 @@ class EpochCore:
             state = self._settle(lane, out)
             if state is None or self._left == 0:
                 self._turn = (self._turn + 1) % len(self._lanes)
-                self._left = self._block
+                self._left = self.block
                 continue
             count = min(state.available, self._left, budget)
             if count == 0:

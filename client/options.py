@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DEFAULT_LANES = 16
 CACHE_MODES = ("off", "put", "on", "auto")
-_BLOCK_BYTES = 256 << 10
+_BLOCK_BYTES = 1 << 20
 _BLOCK_MAX = 256
 _BLOCK_UNKNOWN = 16
 
@@ -43,7 +43,7 @@ class JobOptions:
 
 
 def default_block(components: Sequence[ComponentSpec]) -> int:
-    """Elements of a block: about 256 KiB worth, a power of two from 1 to 256; 16 when unknown."""
+    """Elements of a block: about 1 MiB worth, a power of two from 1 to 256; 16 when unknown."""
     nbytes = 0
     for spec in components:
         if spec.dtype == "string" or spec.static_shape is None:

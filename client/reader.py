@@ -41,7 +41,7 @@ class Reader:
         job_name: names the job, so that it outlives this process; None for one of its own.
         seed: decides the order and the randomness of every epoch; None for one drawn at random.
         lanes: number of lanes; by default 16, or 1 where the order must be the source's.
-        block: elements of a lane before the next one's turn; by default about 256 KiB worth.
+        block: elements of a lane before the next one's turn; by default about 1 MiB worth.
         deterministic: False takes elements in whatever order they arrive.
         ordered: for a fingerprint only: splits in source order, never permuted.
         exact: for a dataset only: see `penstock.graph.analyse`.

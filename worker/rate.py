@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 
 TARGET_BYTES = 1 << 20
-TARGET_S = 0.05
+TARGET_S = 0.25
 ELEMENTS_MAX = 4096
 #: Elements in a batch of a stream whose rate is not known yet.
 _FIRST_BATCH = 8
@@ -34,13 +34,17 @@ class Rate:
                 self.element_s = _blend(self.element_s, seconds / timed)
 
     def batch_size(self, fixed_bytes: int | None) -> int:
-        """How many elements make a piece of the intended size and time."""
+        """How many elements make a piece of the intended size and time: a power of two.
+
+        Blocks of a lane are powers of two as well, so a piece is handed to the trainer whole.
+        """
         with self._lock:
             nbytes = self.element_bytes if fixed_bytes is None else fixed_bytes
             seconds = self.element_s
         by_bytes = _FIRST_BATCH if nbytes is None else TARGET_BYTES / max(nbytes, 1)
         by_time = _FIRST_BATCH if seconds is None else TARGET_S / max(seconds, 1e-9)
-        return int(max(1, min(by_bytes, by_time, ELEMENTS_MAX)))
+        worth = int(max(1, min(by_bytes, by_time, ELEMENTS_MAX)))
+        return 1 << (worth.bit_length() - 1)
 
 
 def _blend(old: float | None, new: float) -> float:
