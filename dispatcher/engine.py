@@ -205,9 +205,12 @@ class Engine:
     def _apply(self, events: Sequence[Event]) -> None:
         for event in events:
             record = encode(event)
+            # Its worker has nothing to do for it any more, and need not know that at once: that
+            # would cost a call for each split.
+            made = isinstance(event, ev.SplitDelivered) and self.reports.is_made(self.state, event)
             touched = self.state.apply(event)
             self.committer.append(record)
-            self.news.bump(touched)
+            self.news.bump(touched, quietly=made)
             self._touched |= touched
             self._note(event)
 
