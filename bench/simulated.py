@@ -65,6 +65,11 @@ class Peer:
         self.stub = make(self._channel)
         self._news = True  # the first call asks for an answer at once
         self._held: Any = None
+        self._stopped = False
+
+    def stop(self) -> None:
+        """It may be cancelled from now on."""
+        self._stopped = True
 
     def tell(self) -> None:
         """There is news for the dispatcher."""
@@ -77,17 +82,19 @@ class Peer:
         """One call; None if it was given up for news."""
         news, self._news = self._news, False
         call = method(make_request(0 if news else hold_ms))
-        if news:
-            return await call
-        self._held = call
+        self._held = None if news else call
         try:
             return await call
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.CANCELLED:
+                raise
         except asyncio.CancelledError:
-            if self._news and call.cancelled():
-                return None
-            raise
+            if self._stopped or not (self._news and call.cancelled()):
+                raise
         finally:
             self._held = None
+        self._news = True  # whatever this one was to say
+        return None
 
     async def close(self) -> None:
         """Closes the connection."""

@@ -90,10 +90,13 @@ class Swarm:
                 self._start(trainer.run())
             return await (self._count_epochs() if load.epochs else self._watch())
         finally:
+            peers = (trainer, *workers)
+            for peer in peers:
+                peer.stop()
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            await asyncio.gather(*(peer.close() for peer in (trainer, *workers)))
+            await asyncio.gather(*(peer.close() for peer in peers))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
