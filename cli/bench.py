@@ -82,9 +82,7 @@ def bench(
     and auto, against none; in turns.
 
     [bold]journal[/bold]: durable appends a second, and how fast a journal is recovered.
-
-    [bold]control[/bold]: what the dispatcher can do for 10, 100 and 1,000 simulated workers: splits
-    and heartbeats a second, how long an assignment takes, and the recovery of a million events.
+    [bold]control[/bold]: what a dispatcher can do for 10, 100 and 1,000 simulated workers.
 
     [bold]cache[/bold]: epochs computed, put into the workers' cache and got from it, beside a raw
     sendfile and TensorFlow's own caches.

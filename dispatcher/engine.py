@@ -50,6 +50,8 @@ _MISTAKES = 100
 _ENDINGS_MAX = 256
 #: Progress is looked at so many times in the shortest time that matters for it.
 _LOOKS = 8
+#: After these it has to be looked anew at who may get work.
+_SEATING = (ev.WorkerRegistered, ev.WorkerLost, ev.WorkerPromoted, ev.StoreAttached)
 
 
 class Engine:
@@ -212,6 +214,8 @@ class Engine:
             self.committer.append(record)
             self.news.bump(touched, quietly=made)
             self._touched |= touched
+            if isinstance(event, _SEATING):
+                self._seats = None
             self._note(event)
 
     def _current_seats(self, touched: Iterable[str]) -> Seats:
@@ -324,7 +328,6 @@ class Engine:
         """What follows from an event outside the state: who is listened to, and the log."""
         match event:
             case ev.WorkerLost(worker, reason):
-                self._seats = None
                 self.liveness.forget(worker)
                 self.news.forget(worker)
                 self.offers.forget(worker)
@@ -334,7 +337,6 @@ class Engine:
                 logger.warning("worker %s is lost: %s", worker, reason)
                 failpoint("dispatcher.worker_lost.after_append")
             case ev.WorkerRegistered():
-                self._seats = None
                 # Only a process that was lost gets its old id back.
                 if self.lost_s.pop(event.worker, None) is not None:
                     self.liveness.mistaken(event.worker, time.monotonic())
@@ -343,7 +345,6 @@ class Engine:
                 kind = "standby" if event.standby else "worker"
                 logger.info("%s %s registered at %s", kind, event.worker, event.address)
             case ev.WorkerPromoted(worker):
-                self._seats = None
                 logger.warning("standby %s takes over", worker)
             case ev.ClientJoined(job, client):
                 self.hear(job)
@@ -376,8 +377,6 @@ class Engine:
                     self._alarm.ring()
                 logger.debug("%s", event)
                 failpoint("dispatcher.assign.after_append")
-            case ev.StoreAttached():
-                self._seats = None
             case ev.SplitDelivered() | ev.SplitsCached():
                 logger.debug("%s", event)
             case ev.CacheDecided(key, on, reason):
