@@ -1,7 +1,7 @@
 """Case `control`: what the dispatcher can do, with its journal and fsync, for simulated peers.
 
 One process simulates all workers and a trainer, over real gRPC (`simulated`). A *paced* load is
-that of a cluster whose workers together make 2,000 splits a second, however many they are; a
+that of a cluster whose workers together make 2,200 splits a second, however many they are; a
 *flood* has splits that take no time to make. `epochs` floods one job with many short epochs, and
 compares what a split costs in early and in late ones. `recovery` starts a dispatcher on a journal
 of a million events that were never replaced by a snapshot.
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from .harness import Metrics, Settings, Show
 
 WORKERS = (10, 100, 1000)
-#: What the workers of a paced load make together, a second.
-_RATE = 2_000
+#: What the workers of a paced load make together, a second: a little more than is wished.
+_RATE = 2_200
 _SPLITS = 20_000
 _SHORT_SPLITS = 500
 _DEADLINE_S = 600.0
@@ -92,11 +92,9 @@ CASE = Case(
     metrics=METRICS,
     contestants=contestants,
     targets=(
-        Target(
-            "heartbeats of 1,000 workers, one a second", "heartbeats/w1000", "busy_cpu", 1, True
-        ),
-        Target("splits a second for 1,000 workers", "paced/w1000", "splits_per_s", 2_000),
-        Target("the same, on one core", "paced/w1000", "busy_cpu", 1.0, at_most=True),
+        Target("heartbeats of 1,000 workers", "heartbeats/w1000", "heartbeats_per_s", 950.0),
+        Target("splits a second for 1,000 workers", "paced/w1000", "splits_per_s", 2_000.0),
+        Target("CPU ms of each: 2,000 on one core", "paced/w1000", "split_cpu_ms", 0.5, True),
         Target("cost of a split in late epochs", "epochs/w10", "times_early", 1.2, True),
         Target("recovery of 1,000,000 events", "recovery", "recovered_s", 5.0, at_most=True),
     ),
