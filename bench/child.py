@@ -1,25 +1,19 @@
 """A process of a speed benchmark: a trainer that reads, or a part of stock tf.data service.
 
-`python -m penstock.bench.child` takes one JSON object a line from its standard input and answers
-each with one on its standard output; `children` is the other end. It ends with its standard input,
-even in the middle of something that hangs: what is compared with may do so.
+`python -m penstock.bench.child` answers what `children` asks; see `answers`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import queue
-import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PenstockError, UsageError
+from .answers import serve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from .pipelines import Pipeline
     from .ways import Consumed
@@ -195,29 +189,9 @@ def _digest(dataset: Any) -> tuple[int, int]:
     return digest.count, digest.total
 
 
-def _requests() -> Iterator[dict[str, Any]]:
-    """The lines of standard input, which a thread reads, so that its end is noticed at once."""
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-    def pump() -> None:
-        for line in sys.stdin:
-            lines.put(line)
-        os._exit(0)  # nothing here is worth a tidy end, and a stock reader may not let us have one
-
-    threading.Thread(target=pump, name="bench-requests", daemon=True).start()
-    while True:
-        yield json.loads(lines.get())
-
-
 def main() -> None:
     """Answers until standard input ends."""
-    # Standard output is for answers; what libraries print goes where errors go.
-    with os.fdopen(os.dup(1), "w") as answers:
-        os.dup2(2, 1)
-        child = Child()
-        for request in _requests():
-            with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
-                print(json.dumps(child.answer(request)), file=answers, flush=True)
+    serve(Child().answer)
 
 
 if __name__ == "__main__":

@@ -37,10 +37,12 @@ class Child:
     Args:
         name: for people; also the name of its log file.
         directory: where its log is.
+        module: what runs in it: `child`, or another one of this package that has `answers`.
     """
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, name: str, directory: Path, module: str = "child") -> None:
         self.name = name
+        self._module = f"penstock.bench.{module}"
         self._log_path = directory / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -50,7 +52,7 @@ class Child:
         return self._process.pid if self._process is not None else 0
 
     def start(self) -> None:
-        """Starts the process, unless it runs, and waits until it has TensorFlow.
+        """Starts the process, unless it runs, and waits until it has loaded what it needs.
 
         Raises:
             UnavailableError: it does not start.
@@ -64,7 +66,7 @@ class Child:
         }
         with self._log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "penstock.bench.child"],
+                [sys.executable, "-m", self._module],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

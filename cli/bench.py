@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from ..bench.harness import Case, Settings
 
 #: The modules of penstock.bench that have a CASE; loaded when asked for.
-MODULES = ("recovery", "checkpoint", "journal", "cache", "scaling")
+MODULES = ("recovery", "checkpoint", "journal", "control", "cache", "scaling")
 #: The cases of penstock.bench.speed.
 SPEED = ("scalars", "vectors", "images", "batches", "jpeg", "strings", "ragged", "tfrecord-raw")
 CASES = (*MODULES[:-1], *SPEED, MODULES[-1])
 #: Measured without TensorFlow, or in other processes.
-_WITHOUT_TENSORFLOW = ("journal", "scaling", *SPEED)
+_WITHOUT_TENSORFLOW = ("journal", "control", "scaling", *SPEED)
 _FILE_COLUMNS = 200
 
 
@@ -82,6 +82,7 @@ def bench(
     and auto, against none; in turns.
 
     [bold]journal[/bold]: durable appends a second, and how fast a journal is recovered.
+    [bold]control[/bold]: what a dispatcher can do for 10, 100 and 1,000 simulated workers.
 
     [bold]cache[/bold]: epochs computed, put into the workers' cache and got from it, beside a raw
     sendfile and TensorFlow's own caches.

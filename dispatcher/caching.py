@@ -210,6 +210,9 @@ class Measures:
     def take(self, state: State, measures: Iterable[control_pb2.CacheMeasure]) -> list[Event]:
         """A worker's measurements; the decisions that they allow."""
         out: list[Event] = []
+        measures = list(measures)
+        if not measures and not self.sums:
+            return out  # every heartbeat comes here
         wanted = {
             state.dataset_of(job, stream).cache_key: state.dataset_of(job, stream).num_splits
             for job in state.jobs.values()

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 from ..failpoints import failpoint
 from . import events as ev
 from . import scheduler
+from .alarm import Alarm
 from .caching import Measures
 from .events import encode
+from .facts import Facts
 from .liveness import Liveness
 from .news import News
 from .notices import Notices, slow
@@ -26,7 +28,7 @@ from .offers import Offers
 from .progress import is_gone
 from .reachability import Reachability
 from .reports import Reports
-from .scheduler import Facts
+from .seats import Seats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -48,6 +50,8 @@ _MISTAKES = 100
 _ENDINGS_MAX = 256
 #: Progress is looked at so many times in the shortest time that matters for it.
 _LOOKS = 8
+#: After these it has to be looked anew at who may get work.
+_SEATING = (ev.WorkerRegistered, ev.WorkerLost, ev.WorkerPromoted, ev.StoreAttached)
 
 
 class Engine:
@@ -99,12 +103,13 @@ class Engine:
             first_attempt=1000 * self.first_term,
         )
         self._touched: set[str] = set()
+        self._seats: Seats | None = None  # made when it is next needed
         self._epochs_over = False
         self._warned: set[int] = set()
         self._look_s = float("inf")
         self._settled: asyncio.Future[None] | None = None
         self._timer: asyncio.Task[None] | None = None
-        self._timer_news = asyncio.Event()
+        self._alarm = Alarm()
 
     def start(self) -> None:
         """Begins a term: everybody known gets a fresh time to be heard of."""
@@ -155,12 +160,17 @@ class Engine:
     def hear(self, peer: str, now_s: float | None = None) -> None:
         """A worker, or a job's client, is alive."""
         new = peer not in self.liveness.heard_s
-        self.liveness.hear(peer, time.monotonic() if now_s is None else now_s)
+        now_s = time.monotonic() if now_s is None else now_s
+        self.liveness.hear(peer, now_s)
+        # The timer looks at everybody; it need not for a peer that will be late after others.
         if new:
-            self._timer_news.set()
+            timing = self.timing
+            timeout_s = min(timing.worker_timeout_s, timing.client_timeout_s)
+            self._alarm.ring_if_before(now_s + timeout_s)
 
     def offer(self, worker: str, offers: list[Offer]) -> list[int]:
         """What a worker that registers can continue; returns the places of what is wanted."""
+        self._seats = None
         return self.offers.set(self.state, worker, offers)
 
     def report(self, worker: str, held: Iterable[control_pb2.HeldAttempt]) -> None:
@@ -168,13 +178,14 @@ class Engine:
         known = self.state.workers[worker]
         self.reachability.introduced(known)
         if self.reports.take(known, held, time.monotonic()):
+            self._touched.add(worker)
             self.changed()
 
     def report_unreachable(self, job: str, attempts: Mapping[int, str]) -> None:
         """What a client says of workers: they are asked, see `Reachability`."""
         self.reachability.report(job, attempts, time.monotonic())
         if attempts:
-            self._timer_news.set()
+            self._alarm.ring()
 
     def _lose(self, worker: str, reason: str) -> None:
         lost = ev.WorkerLost(worker, reason)
@@ -183,9 +194,11 @@ class Engine:
     def _schedule(self) -> None:
         settled, self._settled = self._settled, None
         try:
-            self._prune()
+            touched, self._touched = self._touched, set()
+            self._prune(touched)
             self._apply(scheduler.late_promotion(self.state))
-            self._apply(scheduler.assignments(self.state, self._facts))
+            seats = self._current_seats(touched)
+            self._apply(scheduler.assignments(self.state, self._facts, seats))
             self._notice()
         finally:
             if settled is not None and not settled.done():
@@ -194,20 +207,34 @@ class Engine:
     def _apply(self, events: Sequence[Event]) -> None:
         for event in events:
             record = encode(event)
+            # Its worker has nothing to do for it any more, and need not know that at once: that
+            # would cost a call for each split.
+            made = isinstance(event, ev.SplitDelivered) and self.reports.is_made(self.state, event)
             touched = self.state.apply(event)
             self.committer.append(record)
-            self.news.bump(touched)
+            self.news.bump(touched, quietly=made)
             self._touched |= touched
+            if isinstance(event, _SEATING):
+                self._seats = None
             self._note(event)
 
-    def _prune(self) -> None:
+    def _current_seats(self, touched: Iterable[str]) -> Seats:
+        """Which workers have room, given those whose attempts have changed since the last time."""
+        if self._seats is None:
+            self._seats = Seats(self.state, self._facts)
+        else:
+            self._seats.update(self._facts, touched)
+        return self._seats
+
+    def _prune(self, touched: Iterable[str]) -> None:
         """Forgets what was said of attempts and epochs that are over."""
-        for name in self._touched:
+        for name in touched:
             worker = self.state.workers.get(name)
             self.reports.ended(name, worker.attempts if worker else ())
-        self._touched.clear()
         if self._epochs_over:
             self._epochs_over = False
+            if self.offers.by_worker:
+                self._seats = None
             self.offers.prune(self.state)
             self.reports.prune(self.state)
 
@@ -216,13 +243,12 @@ class Engine:
         changed = self.notices.waiting(waiting, time.monotonic())
         self.news.bump(changed)
         if waiting:
-            self._timer_news.set()
+            self._alarm.ring()
 
     async def _run_timer(self) -> None:
         while True:
             deadline_s = self._next_deadline_s()
-            self._timer_news.clear()
-            await self._sleep_until(deadline_s)
+            await self._alarm.sleep_until(deadline_s)
             now_s = time.monotonic()
             if now_s < deadline_s:
                 continue
@@ -298,21 +324,6 @@ class Engine:
         deadlines += [self._look_s, self.reachability.deadline_s(now_s)]
         return min(deadlines)
 
-    async def _sleep_until(self, deadline_s: float) -> None:
-        """Sleeps until then, or until there is news for the timer.
-
-        Not with `asyncio.wait_for`, which drops a cancellation that comes together with the news.
-        """
-        alarm: asyncio.TimerHandle | None = None
-        if deadline_s < float("inf"):
-            delay_s = max(0.0, deadline_s - time.monotonic())
-            alarm = asyncio.get_running_loop().call_later(delay_s, self._timer_news.set)
-        try:
-            await self._timer_news.wait()
-        finally:
-            if alarm is not None:
-                alarm.cancel()
-
     def _note(self, event: Event) -> None:
         """What follows from an event outside the state: who is listened to, and the log."""
         match event:
@@ -363,7 +374,7 @@ class Engine:
             case ev.AttemptAssigned(attempt):
                 self.reports.began(self.state.attempts[attempt], time.monotonic())
                 if self._look_s == float("inf"):
-                    self._timer_news.set()
+                    self._alarm.ring()
                 logger.debug("%s", event)
                 failpoint("dispatcher.assign.after_append")
             case ev.SplitDelivered() | ev.SplitsCached():

@@ -15,10 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+#: Shorter pauses are not worth a timer.
+_GAP_S_MIN = 0.005
+
+
 @dataclass(slots=True)
 class _Peer:
     version: int = 1
     held: asyncio.Future[None] | None = None
+    told_s: float = float("-inf")  # on the loop's clock
 
     def release(self) -> None:
         if self.held is not None and not self.held.done():
@@ -38,15 +43,21 @@ class News:
         known = self._peers.get(peer)
         return known.version if known else 0
 
-    def bump(self, peers: Iterable[str]) -> None:
-        """The views of these peers have changed."""
+    def bump(self, peers: Iterable[str], *, quietly: bool = False) -> None:
+        """The views of these peers have changed.
+
+        Args:
+            peers: who.
+            quietly: what is held is not released for it; they learn of it with the next answer.
+        """
         for name in sorted(peers):  # the same run in every process, whatever strings hash to
             peer = self._peers.get(name)
             if peer is None:
                 self._peers[name] = _Peer()
             else:
                 peer.version += 1
-                peer.release()
+                if not quietly:
+                    peer.release()
 
     def forget(self, peer: str) -> None:
         """The peer is gone; its held call is released."""
@@ -73,6 +84,17 @@ class News:
             timer.cancel()
             if known.held is held:
                 known.held = None
+
+    async def pace(self, peer: str, gap_s: float) -> None:
+        """Waits until the peer was not told anything for `gap_s` seconds; it will be told now."""
+        known = self._peers.get(peer)
+        if known is None:
+            return
+        loop = asyncio.get_running_loop()
+        wait_s = known.told_s + gap_s - loop.time()
+        if gap_s >= _GAP_S_MIN and wait_s > 0 and not self._closed:
+            await asyncio.sleep(wait_s)
+        known.told_s = loop.time()
 
     def close(self) -> None:
         """Releases every held call, and holds none any more."""

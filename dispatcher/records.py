@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..proto.deal import deal
+from .events import AttemptAssigned
 from .lanes import LaneBook
 from .splitset import SplitSet
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 #: (job, stream, epoch)
 EpochKey = tuple[str, int, int]
+#: A running attempt is what was assigned, for as long as it runs.
+Attempt = AttemptAssigned
 
 
 @dataclass(slots=True)
@@ -66,24 +69,6 @@ class LostWorker:
     standby: bool
     reason: str
     replaced: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """A running attempt."""
-
-    attempt: int
-    job: str
-    stream: int
-    epoch: int
-    split: int
-    worker: str
-    trial: int
-
-    @property
-    def epoch_key(self) -> EpochKey:
-        """The epoch that it belongs to."""
-        return self.job, self.stream, self.epoch
 
 
 @dataclass(slots=True)

@@ -25,14 +25,11 @@ def replay(snapshot: bytes | None, records: Iterable[tuple[int, bytes]]) -> Stat
         JournalCorruptError: a record is no event, or does not fit what came before it.
     """
     state = State() if snapshot is None else from_snapshot(snapshot)
-    for seq, record in records:
-        _apply(state, seq, record)
+    apply, entry = state.apply, (0, b"")
+    try:
+        for entry in records:
+            apply(decode(entry[1]))
+    except (InvalidEventError, JournalCorruptError) as error:
+        raise JournalCorruptError(f"record {entry[0]} of the journal: {error}") from error
     validate(state)
     return state
-
-
-def _apply(state: State, seq: int, record: bytes) -> None:
-    try:
-        state.apply(decode(record))
-    except (InvalidEventError, JournalCorruptError) as error:
-        raise JournalCorruptError(f"record {seq} of the journal: {error}") from error

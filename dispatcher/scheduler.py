@@ -12,7 +12,6 @@ that the job's client cannot reach only if there is nobody else.
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .caching import stores_with
@@ -26,14 +25,14 @@ from .events import (
     WorkerLost,
     WorkerPromoted,
 )
+from .seats import Seats
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from .events import Event
-    from .offers import Offer
-    from .records import Epoch, Job, Worker
-    from .reports import Progress
+    from .facts import Facts
+    from .records import Epoch, Job
     from .state import State
 
 #: A worker that keeps being taken for dead may be silent for 2 to this power timeouts.
@@ -42,124 +41,17 @@ _PATIENCE_BITS = 3
 STUCK = "STUCK"
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What is known of the moment, beyond the state.
+def assignments(state: State, facts: Facts, seats: Seats | None = None) -> list[AttemptAssigned]:
+    """The attempts that are to be started now.
 
-    Attributes:
-        heard_s: when each worker and each job's client was heard of last, by worker or job id.
-        produced: by worker, those of its running attempts that it has produced whole.
-        offers: by worker, the splits that it has a checkpoint of.
-        avoided: by job, the workers that its client cannot reach though they are alive.
-        progress: how far each running attempt is.
-        mistakes: by worker, how often it counted as dead lately and was alive.
-        first_attempt: no attempt gets a lower number; above what a forgotten life has given out.
+    Args:
+        state: the state.
+        facts: of the moment.
+        seats: of this state and these facts, if the caller keeps them; what is started has its
+            place in them afterwards.
     """
-
-    heard_s: Mapping[str, float] = field(default_factory=dict)
-    produced: Mapping[str, Collection[int]] = field(default_factory=dict)
-    offers: Mapping[str, Collection[Offer]] = field(default_factory=dict)
-    avoided: Mapping[str, Collection[str]] = field(default_factory=dict)
-    progress: Mapping[int, Progress] = field(default_factory=dict)
-    mistakes: Mapping[str, int] = field(default_factory=dict)
-    first_attempt: int = 0
-
-
-@dataclass(slots=True, order=True)
-class _Seat:
-    """A worker in the heap: the least loaded first, then the one that registered first."""
-
-    fill: float
-    order: int
-    load: int = field(compare=False)
-    worker: Worker = field(compare=False)
-
-    @property
-    def free(self) -> bool:
-        return self.load < self.worker.slots
-
-    def taken(self) -> _Seat:
-        load = self.load + 1
-        return _Seat(load / self.worker.slots, self.order, load, self.worker)
-
-
-class _Seats:
-    """All workers that may get work, the least loaded first.
-
-    A seat that was taken out of its turn stays in the heap until it comes up; what counts is
-    `_now`.
-    """
-
-    def __init__(self, state: State, facts: Facts) -> None:
-        self._now: dict[str, _Seat] = {}
-        for order, worker in enumerate(state.workers.values()):
-            if not worker.standby:
-                load = len(worker.attempts) - len(facts.produced.get(worker.worker, ()))
-                self._now[worker.worker] = _Seat(load / worker.slots, order, load, worker)
-        self._heap = list(self._now.values())
-        heapq.heapify(self._heap)
-        self._offering: dict[Offer, list[str]] = {}
-        for name, offers in facts.offers.items():
-            if name in self._now:
-                for offer in offers:
-                    self._offering.setdefault(offer, []).append(name)
-        self._stored: dict[str, list[str]] = {}
-        for name, seat in self._now.items():
-            self._stored.setdefault(seat.worker.store, []).append(name)
-        self.free = sum(max(0, seat.worker.slots - seat.load) for seat in self._heap)
-
-    def __bool__(self) -> bool:
-        return bool(self._now)
-
-    def offering(self, offer: Offer, shunned: Collection[str], *, ahead: bool) -> _Seat | None:
-        """The least loaded worker that can continue the split; a free one for a split ahead."""
-        return self._best(self._offering.get(offer, ()), shunned, ahead=ahead)
-
-    def caching(
-        self, stores: Iterable[str], shunned: Collection[str], *, ahead: bool
-    ) -> _Seat | None:
-        """The least loaded worker that has one of these stores; a free one for a split ahead."""
-        names = [name for store in stores for name in self._stored.get(store, ())]
-        return self._best(names, shunned, ahead=ahead)
-
-    def _best(self, names: Iterable[str], shunned: Collection[str], *, ahead: bool) -> _Seat | None:
-        seats = [self._now[name] for name in names if name not in shunned]
-        return min((seat for seat in seats if seat.free or not ahead), default=None)
-
-    def least(self, failed_on: Collection[str], avoided: Collection[str]) -> _Seat:
-        """The least loaded worker, of those that are least objectionable; `take` or `leave` it."""
-        passed: list[_Seat] = []
-        best: _Seat | None = None
-        best_rank = 4
-        while self._heap and best_rank > 0:
-            seat = heapq.heappop(self._heap)
-            name = seat.worker.worker
-            if self._now[name] is not seat:
-                continue
-            passed.append(seat)
-            rank = 2 * (name in avoided) + (name in failed_on)
-            if rank < best_rank:
-                best, best_rank = seat, rank
-        assert best is not None, "there is at least one worker"
-        for seat in passed:
-            if seat is not best:
-                heapq.heappush(self._heap, seat)
-        return best
-
-    def leave(self, seat: _Seat) -> None:
-        """The worker that `least` found gets nothing."""
-        heapq.heappush(self._heap, seat)
-
-    def take(self, seat: _Seat) -> None:
-        """The worker gets one more attempt."""
-        self.free -= seat.free
-        taken = self._now[seat.worker.worker] = seat.taken()
-        heapq.heappush(self._heap, taken)
-
-
-def assignments(state: State, facts: Facts) -> list[AttemptAssigned]:
-    """The attempts that are to be started now."""
-    seats = _Seats(state, facts)
+    if seats is None:
+        seats = Seats(state, facts)
     if not seats:
         return []
     first_attempt = max(state.next_attempt, facts.first_attempt)

@@ -23,7 +23,7 @@ from .datasets import GRAPH_BYTES_MAX
 from .events import ClientLeft, JobClosed
 from .refusals import ask_again, refuse, supersede
 from .status import picture
-from .views import client_view, worker_view
+from .views import Placements, gap_s, worker_view
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -78,6 +78,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         # The newest request of each client, by (job, client), where clients number them.
         self._sequences: dict[str, tuple[str, int]] = {}
         self._arrivals = Arrivals()
+        self._placements = Placements()
 
     # Datasets.
 
@@ -219,10 +220,12 @@ class ControlService(control_pb2_grpc.ControlServicer):
         if request.term == engine.state.term:
             hold_s = min(request.hold_ms / 1000, _HOLD * engine.timing.client_timeout_s)
             await engine.news.hold(job.job, request.seen_version, hold_s)
-            await engine.settled()
+        await engine.news.pace(job.job, gap_s(job))
+        await engine.settled()
         job = admission.owned_job(engine.state, request.job, request.client, engine.endings)
         version = engine.news.version(job.job)
-        reply = client_view(engine.state, job, version, engine.notices.of(job.job))
+        notices = engine.notices.of(job.job)
+        reply = self._placements.client_view(engine.state, job, version, notices)
         await engine.durable()
         failpoint("dispatcher.sync_client.before_reply")
         return reply

@@ -14,7 +14,7 @@ split without an attempt that was never failed is not held at all.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import caching
 from . import events as ev
@@ -110,7 +110,7 @@ class State:
                     event.fingerprint not in self.datasets,
                     f"dataset {event.fingerprint} is registered already",
                 )
-                self.datasets[event.fingerprint] = Dataset(*_values(event))
+                self.datasets[event.fingerprint] = Dataset(*ev.values(event))
                 return set()
             case _ if isinstance(event, caching.CacheEvent):
                 try:
@@ -249,7 +249,7 @@ class State:
             for lost in self.lost.values():
                 if lost.address == event.address:
                     self.lost[lost.worker] = dataclasses.replace(lost, replaced=True)
-            self.workers[event.worker] = Worker(*_values(event))
+            self.workers[event.worker] = Worker(*ev.values(event))
             return {event.worker}
         worker = self.workers.get(event.worker)
         if worker is None:
@@ -276,24 +276,36 @@ class State:
 
     def _assign(self, event: ev.AttemptAssigned) -> set[str]:
         epoch = self._epoch(event)
-        num_splits = self.dataset_of(self.jobs[event.job], event.stream).num_splits
         worker = self.workers.get(event.worker)
-        split = epoch.splits.get(event.split) or Split()
-        _require(event.attempt >= self.next_attempt, f"attempt {event.attempt} is not new")
-        _require(event.split < num_splits, f"there is no split {event.split} in {epoch.key}")
-        _require(event.split not in epoch.delivered, f"split {event.split} is delivered")
-        _require(not split.attempt, f"split {event.split} has attempt {split.attempt}")
-        _require(event.trial == split.failures + 1, f"trial {event.trial} of split {event.split}")
+        split = epoch.splits.get(event.split)
+        if split is None:
+            self._check_undelivered(epoch, event.split)
+            split = Split()
+        if event.attempt < self.next_attempt:
+            raise InvalidEventError(f"attempt {event.attempt} is not new")
+        if split.attempt:
+            raise InvalidEventError(f"split {event.split} has attempt {split.attempt}")
+        if event.trial != split.failures + 1:
+            raise InvalidEventError(f"trial {event.trial} of split {event.split}")
         if worker is None or worker.standby:
             raise InvalidEventError(f"worker {event.worker} takes no attempts")
         self.next_attempt = event.attempt + 1
         split.attempt = event.attempt
         epoch.splits[event.split] = split
         worker.attempts[event.attempt] = None
-        self.attempts[event.attempt] = Attempt(*_values(event))
+        self.attempts[event.attempt] = event
         if epoch.book is not None:
             epoch.book.assigned(event.split)
         return {event.worker, event.job}
+
+    def _check_undelivered(self, epoch: Epoch, split: int) -> None:
+        """Refuses what is no split, or a delivered one. Texts are made only when they are needed:
+        most of a replay goes through here."""
+        num_splits = self.dataset_of(self.jobs[epoch.job], epoch.stream).num_splits
+        if split >= num_splits:
+            raise InvalidEventError(f"there is no split {split} in {epoch.key}")
+        if split in epoch.delivered:
+            raise InvalidEventError(f"split {split} is delivered already")
 
     def _fail_attempt(self, event: ev.AttemptFailed) -> set[str]:
         attempt = self._attempt(event.attempt)
@@ -317,12 +329,11 @@ class State:
 
     def _deliver(self, event: ev.SplitDelivered) -> set[str]:
         epoch = self._epoch(event)
-        num_splits = self.dataset_of(self.jobs[event.job], event.stream).num_splits
-        _require(event.split < num_splits, f"there is no split {event.split} in {epoch.key}")
-        _require(event.split not in epoch.delivered, f"split {event.split} is delivered already")
         touched: set[str] = set()
         split = epoch.splits.get(event.split)
-        if split is not None and split.attempt:
+        if split is None:
+            self._check_undelivered(epoch, event.split)
+        elif split.attempt:
             touched = self._end_attempt(self.attempts[split.attempt])
         epoch.splits.pop(event.split, None)
         epoch.delivered.add(event.split)
@@ -340,15 +351,12 @@ class State:
 
     def _epoch(
         self,
-        event: ev.EpochFinished
-        | ev.EpochAbandoned
-        | ev.AttemptAssigned
-        | ev.SplitDelivered
-        | Attempt,
+        event: ev.EpochFinished | ev.EpochAbandoned | ev.AttemptAssigned | ev.SplitDelivered,
     ) -> Epoch:
-        key = (event.job, event.stream, event.epoch)
-        epoch = self.epoch(key)
+        job = self.jobs.get(event.job)
+        epoch = job.epochs.get((event.stream, event.epoch)) if job else None
         if epoch is None:
+            key = (event.job, event.stream, event.epoch)
             raise InvalidEventError(f"epoch {key} is not open")
         return epoch
 
@@ -357,10 +365,6 @@ class State:
         if attempt is None:
             raise InvalidEventError(f"attempt {number} is not running")
         return attempt
-
-
-def _values(event: ev.Event) -> list[Any]:
-    return [getattr(event, field.name) for field in dataclasses.fields(event)]
 
 
 def _number(identifier: str, prefix: str) -> int:

@@ -1,4 +1,8 @@
-"""What a peer should have, as a reply: a function of the state, whole every time."""
+"""What a peer should have, as a reply: a function of the state, whole every time.
+
+Messages that are put one behind the other are one message with the contents of all: that is how
+protocol buffers are defined, and how a long list is put together here without touching its items.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,12 @@ if TYPE_CHECKING:
 
     from .records import Epoch, Job, Worker
     from .state import State
+
+#: So many placements of attempts that are over may be kept.
+_KEPT = 1024
+#: What a placement costs on both sides together, generously.
+_PLACEMENT_S = 10e-6
+_GAP_S_MAX = 0.25
 
 
 def worker_view(state: State, worker: Worker, version: int) -> control_pb2.SyncWorkerReply:
@@ -38,32 +48,59 @@ def worker_view(state: State, worker: Worker, version: int) -> control_pb2.SyncW
     )
 
 
-def client_view(
-    state: State, job: Job, version: int, notices: Sequence[str]
-) -> control_pb2.SyncClientReply:
-    """Everything that a job's client should know."""
-    return control_pb2.SyncClientReply(
-        term=state.term,
-        version=version,
-        epochs=[_epoch_view(state, epoch) for epoch in job.epochs.values()],
-        notices=notices,
-        failure=job.failure,
+def gap_s(job: Job) -> float:
+    """How long a job's client is not told again after it was told.
+
+    Whole views of thousands of splits that change hundreds of times a second would be most of
+    what dispatcher and trainer do. Who has that much ahead can wait for a part of it.
+    """
+    splits = sum(len(epoch.splits) for epoch in job.epochs.values())
+    return min(_GAP_S_MAX, splits * _PLACEMENT_S)
+
+
+class Placements:
+    """Where the running attempts are, each encoded once.
+
+    A client is told of all its attempts whenever one of them changes. With a thousand workers
+    these are thousands, and most are the same as the last time.
+    """
+
+    def __init__(self) -> None:
+        self._encoded: dict[int, bytes] = {}
+
+    def client_view(
+        self, state: State, job: Job, version: int, notices: Sequence[str]
+    ) -> control_pb2.SyncClientReply:
+        """Everything that a job's client should know."""
+        reply = control_pb2.SyncClientReply(
+            term=state.term, version=version, notices=notices, failure=job.failure
+        )
+        for epoch in job.epochs.values():
+            view = reply.epochs.add(stream=epoch.stream, epoch=epoch.epoch)
+            view.MergeFromString(self._of(state, epoch))
+        if len(self._encoded) > 2 * len(state.attempts) + _KEPT:
+            self._encoded = {at: it for at, it in self._encoded.items() if at in state.attempts}
+        return reply
+
+    def _of(self, state: State, epoch: Epoch) -> bytes:
+        """The placements of an epoch, as the bytes of an EpochView that has nothing else."""
+        encoded = self._encoded
+        running = [split.attempt for split in epoch.splits.values() if split.attempt]
+        for attempt in running:
+            if attempt not in encoded:
+                encoded[attempt] = _placement(state, attempt)
+        return b"".join([encoded[attempt] for attempt in running])
+
+
+def _placement(state: State, number: int) -> bytes:
+    attempt = state.attempts[number]
+    worker = state.workers[attempt.worker]
+    placement = control_pb2.Placement(
+        split=attempt.split,
+        attempt=number,
+        worker=worker.worker,
+        address=worker.address,
+        unix_path=worker.unix_path,
+        host_id=worker.host_id,
     )
-
-
-def _epoch_view(state: State, epoch: Epoch) -> control_pb2.EpochView:
-    placements = []
-    for number, split in epoch.splits.items():
-        if split.attempt:
-            worker = state.workers[state.attempts[split.attempt].worker]
-            placements.append(
-                control_pb2.Placement(
-                    split=number,
-                    attempt=split.attempt,
-                    worker=worker.worker,
-                    address=worker.address,
-                    unix_path=worker.unix_path,
-                    host_id=worker.host_id,
-                )
-            )
-    return control_pb2.EpochView(stream=epoch.stream, epoch=epoch.epoch, placements=placements)
+    return control_pb2.EpochView(placements=[placement]).SerializeToString()

@@ -65,5 +65,6 @@ def permutation(count: int, *, seed: int, epoch: int) -> list[int]:
     """A reproducible permutation of `range(count)`, another one for every seed and epoch."""
     key = xxhash.xxh3_64_intdigest(struct.pack("<QQ", seed, epoch))
     pack = struct.Struct("<Q").pack
-    keys = [xxhash.xxh3_64_intdigest(pack(item), key) for item in range(count)]
-    return sorted(range(count), key=lambda item: (keys[item], item))
+    digest = xxhash.xxh3_64_intdigest
+    keys = [digest(pack(item), key) for item in range(count)]
+    return sorted(range(count), key=keys.__getitem__)  # stable: equal keys keep their order

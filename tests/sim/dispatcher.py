@@ -15,6 +15,7 @@ from penstock.dispatcher.commit import Committer
 from penstock.dispatcher.datasets import MemoryBlobs
 from penstock.dispatcher.engine import Engine
 from penstock.dispatcher.recover import replay
+from penstock.dispatcher.seats import Seats
 from penstock.dispatcher.service import ControlService
 from penstock.dispatcher.snapshot import to_snapshot
 from penstock.dispatcher.validate import validate
@@ -59,6 +60,12 @@ class CheckedEngine(Engine):
         super()._apply(events)
         if events:
             validate(self.state)
+
+    def _current_seats(self, touched: Any) -> Seats:
+        seats = super()._current_seats(touched)
+        fresh = Seats(self.state, self._facts)
+        assert (seats.loads(), seats.free) == (fresh.loads(), fresh.free), "seats are out of date"
+        return seats
 
 
 class SeenLog(Log):

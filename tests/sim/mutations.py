@@ -36,8 +36,8 @@ def assigns_a_split_twice(patch: Patch) -> None:
     """The scheduler gives the last split to a worker once more."""
     assignments = scheduler.assignments
 
-    def twice(state: Any, facts: Any) -> list[Any]:
-        events = list(assignments(state, facts))
+    def twice(state: Any, facts: Any, seats: Any) -> list[Any]:
+        events = list(assignments(state, facts, seats))
         again = [dataclasses.replace(e, attempt=e.attempt + 1) for e in events[-1:]]
         return events + again
 

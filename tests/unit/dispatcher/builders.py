@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from penstock.dispatcher import events as ev
-from penstock.dispatcher.scheduler import Facts, assignments
+from penstock.dispatcher.facts import Facts
+from penstock.dispatcher.scheduler import assignments
 from penstock.dispatcher.state import State
 from penstock.dispatcher.validate import validate
 from penstock.proto.deal import deal

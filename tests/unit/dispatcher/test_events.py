@@ -120,6 +120,8 @@ def test_any_bytes_are_an_event_or_corruption(record: bytes) -> None:
         (["TermStarted", 1, -1], "term of a TermStarted"),
         (["TermStarted", 1, True], "unsigned"),
         (["TermStarted", 1, "1"], "unsigned"),
+        (["EpochStarted", 1, "j1", 0, -1], "epoch of a EpochStarted record is not an unsigned"),
+        (["EpochStarted", 1, "j1", False, 1], "stream of a EpochStarted record is not an uns"),
         (["WorkerLost", 1, "w1", b"why"], "reason of a WorkerLost record is not a string"),
     ],
 )

@@ -11,10 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from penstock.dispatcher import admission, progress, scheduler
 from penstock.dispatcher import events as ev
+from penstock.dispatcher.facts import Facts
 from penstock.dispatcher.offers import Offers
 from penstock.dispatcher.recover import replay
 from penstock.dispatcher.reports import Progress
-from penstock.dispatcher.scheduler import Facts
 from penstock.dispatcher.snapshot import from_snapshot, to_snapshot
 from penstock.dispatcher.state import State
 from penstock.dispatcher.validate import validate

@@ -7,9 +7,10 @@ import pytest
 
 from penstock.dispatcher import admission, scheduler
 from penstock.dispatcher import events as ev
+from penstock.dispatcher.facts import Facts
 from penstock.dispatcher.offers import Offer, Offers, wanted_places
 from penstock.dispatcher.reports import Progress
-from penstock.dispatcher.scheduler import STUCK, Facts
+from penstock.dispatcher.scheduler import STUCK
 from penstock.dispatcher.snapshot import from_snapshot, to_snapshot
 from penstock.dispatcher.state import State
 from penstock.errors import NotFoundError, RefusedError

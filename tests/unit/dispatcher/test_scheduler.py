@@ -6,8 +6,9 @@ import time
 
 from penstock.dispatcher import events as ev
 from penstock.dispatcher import scheduler
+from penstock.dispatcher.facts import Facts
 from penstock.dispatcher.liveness import Liveness
-from penstock.dispatcher.scheduler import Facts, assignments
+from penstock.dispatcher.scheduler import assignments
 
 from .builders import assigned, build, dataset, delivered, job, lanes, schedule, worker
 
