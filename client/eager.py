@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import tensorflow as tf
 
-from ..graph import flat_specs, is_dense, pack_element
+from ..graph import flat_specs, pack_element
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -112,9 +112,9 @@ def is_direct(spec: Any) -> bool:
 
     They must be tensors of fixed shapes with at least one item each, in tuples and dicts.
     """
-    parts = flat_specs(spec)
+    parts = flat_specs(spec) if _is_plain(spec) else ()
     fixed = all(part.shape.is_fully_defined() and part.shape.num_elements() for part in parts)
-    return bool(parts) and fixed and is_dense(spec) and _is_plain(spec)
+    return bool(parts) and fixed
 
 
 class EagerIterator(tf.data.Iterator):  # type: ignore[misc]

@@ -25,7 +25,7 @@ from .explain import Explanation, explain
 from .loaded import LoadedStream, load_stream
 from .marks import cache_here
 from .plan import CachePoint, Note, Plan, Stream
-from .spec import flat_specs, is_dense, pack_element, unbatched
+from .spec import flat_specs, pack_element, unbatched
 
 __all__ = [
     "CachePoint",
@@ -39,7 +39,6 @@ __all__ = [
     "cache_here",
     "explain",
     "flat_specs",
-    "is_dense",
     "load_stream",
     "pack_element",
     "unbatched",
