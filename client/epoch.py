@@ -34,6 +34,8 @@ class StreamInfo:
     graph: bytes | None = None
     #: Names what workers can cache of it; empty: nothing.
     cache_key: str = ""
+    #: Its splits are ranges of a permutation of the source.
+    permuted: bool = False
 
 
 class EpochReader:
@@ -125,11 +127,10 @@ class EpochReader:
         return taken
 
     def _elements(self, target_bytes: int) -> int:
-        """So many, and whole blocks where it is more than one: parts of one have to be copied."""
+        """So many, in whole blocks: a piece that is handed over in parts costs as much for each."""
         nbytes, elements = self.seen
         wanted = max(1, min(_ELEMENTS_MAX, target_bytes * elements // max(1, nbytes)))
-        block = self.core.block
-        return wanted if wanted < block else -(-wanted // block) * block
+        return -(-wanted // self.core.block) * self.core.block
 
 
 class _Waiting:

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 DEFAULT_LANES = 16
 CACHE_MODES = ("off", "put", "on", "auto")
-_BLOCK_BYTES = 1 << 20
-_BLOCK_MAX = 256
+#: Bytes and elements of a block at most, where lanes have to mix what is in different splits.
+_BLOCK_MIXING = 256 << 10, 256
+#: The same where a block need not be cut out of a piece for that: as large as the pieces.
+_BLOCK_MIXED = 4 << 20, 4096
 _BLOCK_UNKNOWN = 16
 
 
@@ -42,8 +44,15 @@ class JobOptions:
     timing: Timing = field(default_factory=Timing)
 
 
-def default_block(components: Sequence[ComponentSpec]) -> int:
-    """Elements of a block: about 1 MiB worth, a power of two from 1 to 256; 16 when unknown."""
+def default_block(components: Sequence[ComponentSpec], *, mixed: bool = False) -> int:
+    """Elements of a block, a power of two: about 256 KiB worth, 1 to 256; 16 when unknown.
+
+    Args:
+        components: types of an element.
+        mixed: the order of the lanes' turns does not matter, so there may be few: about 4 MiB
+            worth, 1 to 4096.
+    """
+    most_bytes, most = _BLOCK_MIXED if mixed else _BLOCK_MIXING
     nbytes = 0
     for spec in components:
         if spec.dtype == "string" or spec.static_shape is None:
@@ -52,7 +61,7 @@ def default_block(components: Sequence[ComponentSpec]) -> int:
         for dimension in spec.static_shape:
             size *= dimension
         nbytes += size
-    worth = max(1, min(_BLOCK_MAX, _BLOCK_BYTES // max(1, nbytes)))
+    worth = max(1, min(most, most_bytes // max(1, nbytes)))
     return 1 << (worth.bit_length() - 1)
 
 

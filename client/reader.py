@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError
 from .events import EndOfEpoch
 from .options import checked_flag, checked_options
-from .runs import empty_run, runs_of
+from .runs import LARGE_BYTES, empty_run, runs_of
 from .session import Session
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ class Reader:
         job_name: names the job, so that it outlives this process; None for one of its own.
         seed: decides the order and the randomness of every epoch; None for one drawn at random.
         lanes: number of lanes; by default 16, or 1 where the order must be the source's.
-        block: elements of a lane before the next one's turn; by default about 1 MiB worth.
+        block: elements of a lane before the next one's turn; by default about 256 KiB worth,
+            or 4 MiB where the splits themselves are mixed.
         deterministic: False takes elements in whatever order they arrive.
         ordered: for a fingerprint only: splits in source order, never permuted.
         exact: for a dataset only: see `penstock.graph.analyse`.
@@ -162,13 +163,17 @@ class Reader:
             for index in range(len(arrays[0])):
                 yield tuple(array[index] for array in arrays)
 
-    def runs(self, stream: int = 0, *, idle: bool = False) -> Iterator[Arrays]:
+    def runs(
+        self, stream: int = 0, *, idle: bool = False, large_bytes: int = LARGE_BYTES
+    ) -> Iterator[Arrays]:
         """One epoch of a stream, as runs of stacked elements of equal shapes.
 
         Args:
             stream: which one.
             idle: yield an empty run now and then while nothing comes, so that the consumer can
                 look after other things.
+            large_bytes: a run of so many bytes comes as a view of what was received; smaller ones
+                are joined, which copies them.
         """
         reader: EpochReader | None = None
         try:
@@ -182,7 +187,7 @@ class Reader:
                 if taken is None:
                     yield nothing
                 else:
-                    yield from runs_of(taken.pieces)
+                    yield from runs_of(taken.pieces, large_bytes)
         except GeneratorExit:
             raise
         except BaseException as error:

@@ -18,16 +18,20 @@ if TYPE_CHECKING:
 
     Arrays = tuple[NDArray[Any], ...]
 
-#: A run of this size is worth its hand-over alone; a copy would cost more than it saves.
-_LARGE_BYTES = 256 << 10
+#: A run of this size is worth its hand-over in Python alone; a copy would cost more than it saves.
+LARGE_BYTES = 32 << 10
 _MERGED_BYTES_MAX = 1 << 20
 
 
-def runs_of(pieces: Iterable[Piece]) -> Iterator[Arrays]:
+def runs_of(pieces: Iterable[Piece], large_bytes: int = LARGE_BYTES) -> Iterator[Arrays]:
     """Consecutive elements of equal shapes, stacked: an array `(n, *shape)` for each component.
 
     Numeric arrays of large runs are views of what was received; those of small ones, of one
     block for instance, are joined into larger ones, because each hand-over has its price.
+
+    Args:
+        pieces: in the order of their elements.
+        large_bytes: runs of so many bytes are not joined.
     """
     pending: list[Arrays] = []
     pending_bytes = 0
@@ -37,11 +41,11 @@ def runs_of(pieces: Iterable[Piece]) -> Iterator[Arrays]:
             nbytes = sum(array.nbytes for array in arrays)
             own = [array.shape[1:] for array in arrays]
             if pending and (
-                own != shapes or nbytes >= _LARGE_BYTES or pending_bytes >= _MERGED_BYTES_MAX
+                own != shapes or nbytes >= large_bytes or pending_bytes >= _MERGED_BYTES_MAX
             ):
                 yield _join(pending)
                 pending, pending_bytes = [], 0
-            if nbytes >= _LARGE_BYTES:
+            if nbytes >= large_bytes:
                 yield arrays
                 continue
             pending.append(arrays)

@@ -120,13 +120,17 @@ class Session:
 
     def _open_job(self, control: Control, streams: tuple[StreamInfo, ...]) -> Engine:
         options, client = self._options, secrets.token_hex(8)
-        block = options.block or min(default_block(s.components) for s in streams)
+        lanes = options.lanes or (1 if options.ordered else DEFAULT_LANES)
+        block = options.block or min(
+            default_block(stream.components, mixed=lanes == 1 or stream.permuted)
+            for stream in streams
+        )
         request = control_pb2.OpenJobRequest(
             job_name=options.job_name or "",
             client=client,
             streams=[stream.fingerprint for stream in streams],
             seed=options.seed,
-            lanes=options.lanes or (1 if options.ordered else DEFAULT_LANES),
+            lanes=lanes,
             block=block,
             ordered=options.ordered,
             attempts_max=options.attempts_max,

@@ -62,6 +62,8 @@ class Stream:
     replayable: bool
     #: The user shuffles it: splits may be dealt in any order, even in an ordered plan.
     shuffled: bool
+    #: Splits are ranges of a permutation of the source: neighbours are mixed in each of them.
+    permuted: bool
     #: What it reads, in words.
     source: str
     #: The ops that the workers run, in order, in words.

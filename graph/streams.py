@@ -74,6 +74,7 @@ def make_stream(
         components=components_of(spec),
         replayable=replayable,
         shuffled=part.shuffled,
+        permuted=table.permute,
         source=source,
         steps=steps(graph, part.root, ()),
         cache=_cache_point(point, encoded.key),

@@ -2,7 +2,7 @@
 
 Elements whose shapes are all known are batched by tf.data itself, so Python does a fixed amount of
 work for each batch; batches that are too small to travel alone are put together. Elements whose
-shapes vary are collected one by one. A piece is done at about 1 MiB or after a quarter of a second.
+shapes vary are collected one by one. A piece is done at about 4 MiB or after a quarter of a second.
 
 From the second trial on every piece holds one element, so that an error names the exact one.
 """

@@ -6,7 +6,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-TARGET_BYTES = 1 << 20
+TARGET_BYTES = 4 << 20
 TARGET_S = 0.25
 ELEMENTS_MAX = 4096
 #: Elements in a batch of a stream whose rate is not known yet.

@@ -50,9 +50,16 @@ def test_an_empty_run_has_the_right_types() -> None:
     assert [array.dtype.name for array in arrays] == ["float32", "object", "bfloat16"]
 
 
-def test_a_block_is_about_1_mib_and_a_power_of_two() -> None:
+def test_a_block_is_about_256_kib_and_a_power_of_two() -> None:
     assert default_block([ComponentSpec("int64", ())]) == 256
-    assert default_block([ComponentSpec("float32", (64, 64, 3)), ComponentSpec("int64", ())]) == 16
+    assert default_block([ComponentSpec("float32", (64, 64, 3)), ComponentSpec("int64", ())]) == 4
     assert default_block([ComponentSpec("float32", (1000, 1000))]) == 1
     assert default_block([ComponentSpec("float32", (None,))]) == 16
     assert default_block([ComponentSpec("string", ())]) == 16
+
+
+def test_a_block_is_a_whole_piece_where_splits_are_mixed_already() -> None:
+    assert default_block([ComponentSpec("int64", ())], mixed=True) == 4096
+    assert default_block([ComponentSpec("float32", (64, 64, 3))], mixed=True) == 64
+    assert default_block([ComponentSpec("float32", (1000, 1000))], mixed=True) == 1
+    assert default_block([ComponentSpec("string", ())], mixed=True) == 16
