@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .client.dataset import distribute
     from .client.embedded import LocalCluster
     from .client.groundtruth import digest_of
+    from .client.position import Position
     from .client.reader import Reader
     from .graph import cache_here, explain
     from .timing import Timing
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "LocalCluster",
+    "Position",
     "Reader",
     "Timing",
     "__version__",
@@ -42,6 +44,7 @@ __all__ = [
 
 _HOMES = {
     "LocalCluster": "client.embedded",
+    "Position": "client.position",
     "Reader": "client.reader",
     "Timing": "timing",
     "audit": "client.audit",
