@@ -162,10 +162,20 @@ def dataset_of(
         result = plan.apply_suffix(
             streams, chunked=chunked, seed=seed, epoch=epoch, assert_cardinality=not resumable
         )
-        result = _dropping(reader, result) if resumable else result
+        if resumable:
+            result = _dropping(reader, result) if reader.replays else result
+            _declare(result, plan.cardinality)
     # What keeps the reader alive: datasets made of this one refer to it, as do their iterators.
     result.penstock = reader
     return result
+
+
+def _declare(dataset: tf.data.Dataset, cardinality: int) -> None:
+    """Tells Python code (Keras) how many elements an epoch has, without TensorFlow checking it."""
+    import tensorflow as tf
+
+    if cardinality >= 0:
+        dataset.cardinality = lambda: tf.constant(cardinality, tf.int64)
 
 
 def _dropping(reader: Reader, whole: tf.data.Dataset) -> tf.data.Dataset:

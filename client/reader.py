@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ..proto.hashing import Digest
     from ..timing import Timing
+    from .engine import OpenedJob
     from .epoch import EpochReader
     from .options import JobOptions
     from .runs import Arrays
@@ -66,6 +67,7 @@ class Reader:
         plan: the analysed dataset (`penstock.graph.Plan`); None when read by fingerprint.
         seed: the job's seed, where it is known before the job is opened.
         epoch: the number, within the job, of the epoch that was begun last; None before.
+        passes_over: a restored epoch of which nothing is left is followed by the next one at once.
         error: what ended the latest iteration, or None. tf.data shows it as text only.
 
     Raises:
@@ -117,6 +119,7 @@ class Reader:
         self._service = service
         self._resumable = checked_flag("resumable", resumable) or at is not None
         self._made_once = False
+        self.passes_over = True
         self._analyse(dataset, completed(options, at), exact, strict, element_spec)
         self._session = self._open(at)
 
@@ -295,7 +298,7 @@ class Reader:
             reader = session.read(stream)
             self.epoch = reader.epoch
             # Of a resumed epoch, what is too little to give anything is the former life's.
-            least = self._counting.least(stream) if reader.start is not None else 0
+            least = self._counting.least(stream) if reader.start and self.passes_over else 0
             kept: list[Arrays] = []
             nothing = empty_run(self.components(stream)) if idle else ()
             idle_s = self._options.timing.heartbeat_s if idle else None
@@ -323,6 +326,16 @@ class Reader:
         finally:
             if reader is not None:
                 reader.close()
+
+    @property
+    def job(self) -> OpenedJob:
+        """The job at the dispatcher; connects if that is needed."""
+        return self._session.start().history.job
+
+    @property
+    def replays(self) -> bool:
+        """Whether an epoch that is resumed is read from its beginning."""
+        return self._counting.rates is None
 
     def take_drop(self) -> int:
         """How many elements the iteration that begins now drops at its beginning."""
