@@ -21,6 +21,7 @@ from .events import Done, Fail, Placed, Report
 from .history import History
 from .links import Links
 from .messages import frame_of, progress_of
+from .resumed import ResumedCore
 from .sync import Outgoing, SyncLoop
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ class Engine:
             epoch = self._next_epoch[stream]
             self._next_epoch[stream] += 1
             core, start = self.history.open(stream, epoch)
+            if self._ledger is not None and isinstance(core, ResumedCore) and start is not None:
+                self._ledger.resume(stream, epoch, start.digest, core.begun)
             reader = EpochReader(self, stream, epoch, core, start)
             self._readers.append(reader)
             self._share_memory()

@@ -50,8 +50,8 @@ class Counting:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plain:
-    """The rate of a stream that is read as it is."""
+class Rate:
+    """The rate of a stream that is read as it is; see `graph.resumption.Rate` for others."""
 
     per: int = 1
 
@@ -62,7 +62,7 @@ class _Plain:
 def counting_of(plan: Any, fingerprint: str) -> Counting:
     """How the elements of a reader are counted; `plan` is None when read by fingerprint."""
     if plan is None:
-        return Counting(fingerprint, (_Plain(),))
+        return Counting(fingerprint, (Rate(),))
     from ..graph.resumption import resumption
 
     found = resumption(plan)

@@ -333,6 +333,11 @@ class Reader:
         return self._session.start().history.job
 
     @property
+    def origin(self) -> Position | None:
+        """Where this reader was restored, if it was; known for "committed" once it reads."""
+        return self._session.origin
+
+    @property
     def replays(self) -> bool:
         """Whether an epoch that is resumed is read from its beginning."""
         return self._counting.rates is None

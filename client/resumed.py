@@ -114,11 +114,18 @@ class ResumedCore(EpochCore):
         super().__init__(rest, block, deterministic=deterministic, replayable=replayable)
         self._digest = DigestBuilder.after(start.digest)
         self._turn, self._left = start.turn, start.left
+        self._begun: dict[int, int] = {}
         for number, cursor in enumerate(start.cursors):
             if cursor.elements:
                 first = ResumedSplit(rest[number][0], number, cursor, replayable=replayable)
                 self._splits[first.split] = first
+                self._begun[first.split] = cursor.elements
                 self._lanes[number] = Lane([self._splits[split] for split in rest[number]])
+
+    @property
+    def begun(self) -> dict[int, int]:
+        """How much of which splits was consumed before."""
+        return dict(self._begun)
 
     def prefix_of(self, split: int) -> DigestBuilder | None:
         """A copy of the builder of what was consumed of a split, once its hashes are known."""
