@@ -87,6 +87,7 @@ class _Save(keras.callbacks.Callback):  # type: ignore[misc]
         self._shared.save(self.model, self._epoch)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._shared.go_on(self.model)
         self._shared.save(self.model, epoch)
 
 
@@ -100,6 +101,9 @@ class _Restore(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_begin(self, logs: Any = None) -> None:
         self._shared.restore(self.model)
 
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._shared.end_short_epoch(self.model)
+
 
 class _Shared:
     """What both know."""
@@ -108,6 +112,9 @@ class _Shared:
         self._reader, self._positions, self._batch = reader, positions, batch
         self._first: int | None = None
         self._begun_at = 0  # the data's epoch, less Keras'
+        self._short: int | None = None  # the data's epoch that is resumed in its middle
+        self._reached = 0  # the data's epoch after the last step
+        self._stopped = False
 
     def save(self, model: Any, epoch: int) -> None:
         step = int(model.optimizer.iterations)
@@ -116,6 +123,21 @@ class _Shared:
         # After the last batch of an epoch, its end is all that is left of it.
         over = position.epoch - self._begun_at > epoch
         self._positions.append(step, epoch + over, position)
+        self._reached = position.epoch
+
+    def end_short_epoch(self, model: Any) -> None:
+        """Ends Keras' epoch with the last batch of a resumed one.
+
+        Keras would ask for as many batches as a whole epoch has, and a step that gets none may
+        count in `optimizer.iterations` all the same: that op does not wait for the batch.
+        """
+        if self._short is not None and self._reached > self._short and not model.stop_training:
+            self._short, self._stopped, model.stop_training = None, True, True
+
+    def go_on(self, model: Any) -> None:
+        """That was the end of an epoch, not of the training."""
+        if self._stopped:
+            self._stopped, model.stop_training = False, False
 
     def restore(self, model: Any) -> None:
         optimizer = model.optimizer
@@ -132,6 +154,8 @@ class _Shared:
             epoch, position = found
             self._reader.restore(position)
             self._begun_at = position.epoch - epoch
+            self._short = position.epoch if position.consumed else None
+            self._reached = position.epoch
             # Keras' own metadata is wrong after a second failure in the same epoch.
             model._initial_epoch = epoch
 

@@ -114,8 +114,7 @@ class Positions:
         left = consumed
         for number, visit in enumerate(visits):
             base = self._base(visit)
-            over = any(seen.total is not None for seen in visit)
-            if not over and number + 1 < len(visits):
+            if not self._is_over(visit) and number + 1 < len(visits):
                 raise UsageError(
                     f"epoch {visit[0].epoch} was not read to its end, so consumed={consumed} does"
                     " not say where the trainer is: pass epoch= and count from its beginning"
@@ -144,6 +143,17 @@ class Positions:
         start = self._start
         same = start is not None and not start.replayed and start.epoch == visit[0].epoch
         return start.consumed if start is not None and same else 0
+
+    def _is_over(self, visit: list[Visit]) -> bool:
+        """Whether all of an epoch was delivered; Keras does not always ask for the end itself."""
+        assert self._counting.rates is not None
+        if any(seen.total is not None for seen in visit):
+            return True
+        results = self._results(visit)
+        return results is not None and all(
+            rate.results(seen.delivered) >= results
+            for rate, seen in zip(self._counting.rates, visit, strict=True)
+        )
 
     def _results(self, visit: list[Visit]) -> int | None:
         """Elements of the result in an epoch, if that is known."""

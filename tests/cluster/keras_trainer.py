@@ -17,7 +17,7 @@ import tensorflow as tf
 
 import penstock
 
-BATCH, EXAMPLES, EPOCHS = 16, 328, 3
+BATCH, EXAMPLES, EPOCHS = 16, 320, 3
 STEPS = EPOCHS * -(-EXAMPLES // BATCH)
 
 
