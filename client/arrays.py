@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import UsageError
-from .position import PositionError
+from ..errors import PositionError, UsageError
 from .restoring import checked_consumed
 
 if TYPE_CHECKING:

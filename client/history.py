@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from ..errors import UsageError
+from ..errors import PositionError, UsageError
 from ..proto.deal import deal
 from .lanes import EpochCore
-from .position import PositionError, StreamPosition
+from .position import StreamPosition
 from .resumed import ResumedCore
-from .track import Track
+from .track import KEPT_MAX, Track
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -117,8 +117,11 @@ class History:
     def delivered(self, stream: int, epoch: int, pieces: Sequence[Piece]) -> None:
         """Elements that the trainer's side gets now."""
         with self._lock:
-            if (track := self._tracks[stream].get(epoch)) is not None:
+            tracks = self._tracks[stream]
+            if (track := tracks.get(epoch)) is not None:
                 track.add(pieces)
+                while len(tracks) > 1 and sum(one.kept for one in tracks.values()) > KEPT_MAX:
+                    self._close(stream, next(iter(tracks)))
 
     def finished(self, stream: int, epoch: int) -> None:
         """An epoch was delivered whole."""

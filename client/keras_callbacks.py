@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from ..errors import UsageError
-from .position import Position, PositionError
+from ..errors import PositionError, UsageError
+from .position import Position
 from .restoring import checked_consumed
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from typing import Any
 import msgpack
 import xxhash
 
-from ..errors import UsageError
+from ..errors import PositionError
 from ..proto.hashing import Digest
 
 VERSION = 1
@@ -30,10 +30,6 @@ TEXT_CHARS_MAX = 4096
 _PREFIX = "penstock"
 _CONTENT_BYTES_MAX = 1 << 20
 _NONE = Digest(0, 0, 0)
-
-
-class PositionError(UsageError):
-    """A position is damaged, or is one of something else than what is to be read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from ..errors import UsageError
+from ..errors import PositionError, UsageError
 from .options import DEFAULT_LANES
-from .position import Position, PositionError
+from .position import Position
 from .session import COMMITTED
 
 if TYPE_CHECKING:

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ProtocolError, ReplayMismatchError
+from ..errors import PositionError, ProtocolError, ReplayMismatchError
 from ..proto.hashing import Digest, DigestBuilder
 from .lanes import EpochCore
-from .position import PositionError
 from .splits import Lane, SplitState
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import PositionError, UsageError
 from ..proto.deal import deal
 from .arrays import nested
 from .history import place_of
-from .position import Cursor, Position, PositionError
+from .position import Cursor, Position
 from .reader import Reader
 from .restoring import checked_consumed
 

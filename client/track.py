@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import PositionError
 from ..proto.hashing import Digest, DigestBuilder
-from .position import Cursor, PositionError
+from .position import Cursor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -179,6 +180,11 @@ class Track:
         self._skip = 0  # elements of the first run that are in the state already
         self.base = self.floor = self.delivered = self._state.count
         self.total: int | None = None
+
+    @property
+    def kept(self) -> int:
+        """Elements that are remembered one by one."""
+        return self.delivered - self.floor
 
     def add(self, pieces: Iterable[Piece]) -> None:
         """A delivery, before the trainer gets it."""

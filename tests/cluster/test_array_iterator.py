@@ -11,8 +11,7 @@ import pytest
 import tensorflow as tf
 
 from penstock import ArrayIterator, LocalCluster, Reader
-from penstock.client.position import PositionError
-from penstock.errors import UsageError
+from penstock.errors import PositionError, UsageError
 
 from .pipelines import numbers
 

@@ -17,8 +17,7 @@ import tensorflow as tf
 
 import penstock
 from penstock import InputState, LocalCluster, Reader
-from penstock.client.position import PositionError
-from penstock.errors import UsageError
+from penstock.errors import PositionError, UsageError
 
 from .keras_trainer import STEPS
 from .pipelines import fingerprint_of, numbers

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from penstock import LocalCluster, Reader, TorchDataset, TorchLoader
-from penstock.client.position import PositionError
-from penstock.errors import UsageError
+from penstock.errors import PositionError, UsageError
 
 from .pipelines import numbers
 

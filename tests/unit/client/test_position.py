@@ -9,13 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.client.position import (
-    TEXT_CHARS_MAX,
-    Cursor,
-    Position,
-    PositionError,
-    StreamPosition,
-)
+from penstock.client.position import TEXT_CHARS_MAX, Cursor, Position, StreamPosition
+from penstock.errors import PositionError
 from penstock.proto.hashing import Digest
 
 _U64 = st.integers(0, (1 << 64) - 1)

@@ -9,10 +9,10 @@ import pytest
 
 from penstock.client.events import Delivery, EndOfEpoch, Fail, Fetch, Placed
 from penstock.client.lanes import EpochCore
-from penstock.client.position import Cursor, PositionError, StreamPosition
+from penstock.client.position import Cursor, StreamPosition
 from penstock.client.resumed import ResumedCore
 from penstock.client.track import Track
-from penstock.errors import ReplayMismatchError
+from penstock.errors import PositionError, ReplayMismatchError
 from penstock.proto.chunk import Chunk
 from penstock.proto.hashing import Digest, DigestBuilder
 
