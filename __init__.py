@@ -17,20 +17,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import errors
+    from .client.arrays import ArrayIterator
     from .client.audit import audit
     from .client.dataset import distribute
     from .client.embedded import LocalCluster
     from .client.groundtruth import digest_of
+    from .client.keras_callbacks import keras_callbacks
+    from .client.position import Position
     from .client.reader import Reader
+    from .client.torch_data import TorchDataset, TorchLoader
+    from .client.tracking import InputState
     from .graph import cache_here, explain
     from .timing import Timing
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ArrayIterator",
+    "InputState",
     "LocalCluster",
+    "Position",
     "Reader",
     "Timing",
+    "TorchDataset",
+    "TorchLoader",
     "__version__",
     "audit",
     "cache_here",
@@ -38,17 +48,24 @@ __all__ = [
     "distribute",
     "errors",
     "explain",
+    "keras_callbacks",
 ]
 
 _HOMES = {
+    "ArrayIterator": "client.arrays",
+    "InputState": "client.tracking",
     "LocalCluster": "client.embedded",
+    "Position": "client.position",
     "Reader": "client.reader",
     "Timing": "timing",
+    "TorchDataset": "client.torch_data",
+    "TorchLoader": "client.torch_data",
     "audit": "client.audit",
     "cache_here": "graph",
     "digest_of": "client.groundtruth",
     "distribute": "client.dataset",
     "explain": "graph",
+    "keras_callbacks": "client.keras_callbacks",
 }
 
 

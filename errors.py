@@ -26,6 +26,10 @@ class UsageError(PenstockError, ValueError):
     exit_code = 2
 
 
+class PositionError(UsageError):
+    """A position is damaged, or is one of something else than what is to be read."""
+
+
 class UnavailableError(PenstockError, ConnectionError):
     """A dispatcher or worker could not be reached within its deadline."""
 

@@ -130,6 +130,9 @@ def audit(directory: str | os.PathLike[str], expected: Truth | None = None) -> A
     return AuditReport(tuple(visits), tuple(damaged))
 
 
+_NOTHING = Digest(0, 0, 0)
+
+
 @dataclass(slots=True)
 class _Visit:
     stream: int
@@ -137,6 +140,9 @@ class _Visit:
     #: (split, start, count) of every run of elements, and their hashes, in delivered order.
     pieces: list[tuple[int, int, int]] = field(default_factory=list)
     hashes: list[NDArray[np.uint64]] = field(default_factory=list)
+    #: What another life of the trainer consumed, and how much of which split.
+    before: Digest = _NOTHING
+    begun: dict[int, int] = field(default_factory=dict)
     counts: dict[int, int] | None = None
     proven: Digest | None = None
 
@@ -156,6 +162,10 @@ class _File:
                 self._job = str(record["job"])
             elif kind == "run":
                 self._read_run(record)
+            elif kind == "resume":
+                visit = self._visit(record)
+                visit.before = Digest(*map(int, record["digest"]))
+                visit.begun = {int(split): int(count) for split, count in record["begun"]}
             elif kind == "end":
                 visit = self._visit(record)
                 visit.counts = {int(split): int(count) for split, count in record["splits"]}
@@ -175,7 +185,7 @@ class _File:
         return self.visits.setdefault(key, _Visit(*key))
 
     def audited(self, visit: _Visit, truth: Truth | None) -> VisitAudit:
-        builder = DigestBuilder()
+        builder = DigestBuilder.after(visit.before)
         for hashes in visit.hashes:
             builder.update(hashes)
         digest = builder.digest()
@@ -196,7 +206,7 @@ class _File:
             stream=visit.stream,
             epoch=visit.epoch,
             finished=visit.proven is not None,
-            elements=digest.count,
+            elements=digest.count - visit.before.count,
             lost=lost,
             duplicated=duplicated,
             unexpected=unexpected,
@@ -212,13 +222,17 @@ def _positions(visit: _Visit) -> tuple[int, int, int]:
     for split, start, count in visit.pieces:
         spans.setdefault(split, []).append((start, start + count))
     if visit.counts is not None:
-        lost += sum(count for split, count in visit.counts.items() if split not in spans)
+        lost += sum(
+            count - visit.begun.get(split, 0)
+            for split, count in visit.counts.items()
+            if split not in spans
+        )
     for split, found in spans.items():
         # What an unfinished visit had yet to come is not known, so only gaps are losses there.
         limit = max(stop for _, stop in found)
         if visit.counts is not None:
             limit = visit.counts.get(split, 0)
-        covered = 0
+        covered = visit.begun.get(split, 0)
         for start, stop in sorted(found):
             unexpected += max(0, stop - max(start, limit))
             start, stop = min(start, limit), min(stop, limit)
@@ -241,4 +255,5 @@ def _against(truth: Truth, visit: _Visit, digest: Digest) -> tuple[int, int]:
     found, found_times = np.unique(hashes, return_counts=True)
     _, in_wanted, in_found = np.intersect1d(wanted, found, assume_unique=True, return_indices=True)
     common = int(np.minimum(wanted_times[in_wanted], found_times[in_found]).sum())
-    return int(wanted_times.sum()) - common, len(hashes) - common
+    missing = int(wanted_times.sum()) - common - visit.before.count
+    return max(0, missing), len(hashes) - common

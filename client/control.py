@@ -206,6 +206,20 @@ class Control:
 
         return self._call(call)
 
+    def commit(self, request: control_pb2.CommitPositionRequest) -> None:
+        """Has a position journaled; returns when it is."""
+        failpoint("client.commit.before_send")
+        self._call(lambda stub, timeout_s: stub.CommitPosition(request, timeout=timeout_s))
+        failpoint("client.commit.after_reply")
+
+    def committed(self, job_name: str) -> str:
+        """The text of the position of a named job that was committed last; empty if none was."""
+        request = control_pb2.GetPositionRequest(job_name=job_name)
+        reply: control_pb2.GetPositionReply = self._call(
+            lambda stub, timeout_s: stub.GetPosition(request, timeout=timeout_s)
+        )
+        return reply.position
+
     def close_client(self, job: str, client: str) -> None:
         """Tells the dispatcher that this client is done; tried once, for a short time."""
         request = control_pb2.CloseClientRequest(job=job, client=client)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from ..timing import Timing
     from .options import JobOptions
+    from .position import Position
     from .runs import Arrays
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ def distribute(
     cache: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     element_spec: Any = None,
+    restore: Position | str | None = None,
+    resumable: bool = False,
     timing: Timing | None = None,
 ) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
     """Runs a pipeline on the service: `dataset = dataset.apply(distribute("host:5050"))`.
@@ -79,34 +82,19 @@ def distribute(
         cache: `off`, `put`, `on` or `auto`; by default `on` if there is a `.cache()`, else `off`.
         cache_dir: of the workers of a cluster that is started here.
         element_spec: the spec that the dataset is expected to have, if given.
+        restore: where to go on: a position, its text, or "committed"; see `Reader`.
+        resumable: the reader may be restored later: no cardinality is declared.
         timing: intervals and deadlines.
     """
-    make = functools.partial(
-        Reader,
-        service=service,
-        job_name=job_name,
-        seed=seed,
-        lanes=lanes,
-        block=block,
-        deterministic=deterministic,
-        exact=exact,
-        strict=strict,
-        ledger=ledger,
-        attempts_max=attempts_max,
-        memory_limit=memory_limit,
-        cache=cache,
-        cache_dir=cache_dir,
-        element_spec=element_spec,
-        timing=timing,
-    )
-    return functools.partial(_distributed, make)
+    arguments = locals()  # exactly the arguments above; `Reader` takes the same
+    return functools.partial(_distributed, arguments)
 
 
-def _distributed(make: Callable[[Any], Reader], dataset: tf.data.Dataset) -> tf.data.Dataset:
-    reader = make(dataset)
+def _distributed(arguments: dict[str, Any], dataset: tf.data.Dataset) -> tf.data.Dataset:
+    reader = Reader(dataset, **arguments)
     for note in reader.plan.notes:
         logger.info("plan: %s", note)
-    return dataset_of(reader, seed=reader.seed, epoch=0)
+    return reader.dataset()
 
 
 def planned(
@@ -163,17 +151,28 @@ def planned(
     return plan, streams, options
 
 
-def dataset_of(reader: Reader, *, seed: int | None, epoch: int) -> tf.data.Dataset:
-    """The dataset that a reader feeds: the user's, or flat tuples for one read by fingerprint."""
+def dataset_of(
+    reader: Reader, *, seed: int | None, epoch: int, resumable: bool = False
+) -> tf.data.Dataset:
+    """The dataset that a reader feeds: the user's, or flat tuples for one read by fingerprint.
+
+    Its first iteration after the reader was restored is the rest of an epoch, if it is `resumable`.
+    """
     plan = reader.plan
     if plan is None:
         result = _direct(reader, _stream_dataset(reader, 0, chunked=False))
     else:
         chunked = plan.rebatch
         streams = [_stream_dataset(reader, i, chunked=chunked) for i in range(len(plan.streams))]
-        result = plan.apply_suffix(streams, chunked=chunked, seed=seed, epoch=epoch)
-        if len(streams) == 1 and not plan.client_steps:
+        result = plan.apply_suffix(
+            streams, chunked=chunked, seed=seed, epoch=epoch, assert_cardinality=not resumable
+        )
+        if resumable and reader.replays:
+            result = _dropping(reader, result)
+        elif len(streams) == 1 and not plan.client_steps:
             result = _direct(reader, result)
+        if resumable:
+            _declare(result, plan.cardinality)
     # What keeps the reader alive: datasets made of this one refer to it, as do their iterators.
     result.penstock = reader
     return result
@@ -188,6 +187,30 @@ def _direct(reader: Reader, plain: tf.data.Dataset) -> tf.data.Dataset:
     return DistributedDataset(
         plain, lambda: _stream_dataset(reader, 0, chunked=True), functools.partial(reader.runs, 0)
     )
+
+
+def _declare(dataset: tf.data.Dataset, cardinality: int) -> None:
+    """Tells Python code (Keras) how many elements an epoch has, without TensorFlow checking it."""
+    import tensorflow as tf
+
+    if cardinality >= 0:
+        dataset.cardinality = lambda: tf.constant(cardinality, tf.int64)
+
+
+def _dropping(reader: Reader, whole: tf.data.Dataset) -> tf.data.Dataset:
+    """The dataset without what was consumed before, where its own end has to drop that."""
+    import tensorflow as tf
+
+    alive = weakref.ref(reader)
+
+    def drop() -> Iterator[int]:
+        kept = alive()
+        yield 0 if kept is None else kept.take_drop()
+
+    once = tf.data.Dataset.from_generator(drop, output_signature=tf.TensorSpec((), tf.int64))
+    result = once.flat_map(whole.skip)
+    result._penstock_keep = (whole, getattr(whole, "_penstock_keep", None))
+    return result
 
 
 def _stream_dataset(reader: Reader, stream: int, *, chunked: bool) -> tf.data.Dataset:

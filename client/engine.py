@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 from ..errors import JobFailedError, NotFoundError, PenstockError, RefusedError
 from ..proto import control_pb2
-from ..proto.deal import deal
 from .epoch import EpochReader
 from .events import Done, Fail, Placed, Report
-from .lanes import EpochCore
+from .history import History
 from .links import Links
 from .messages import frame_of, progress_of
+from .resumed import ResumedCore
 from .sync import Outgoing, SyncLoop
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .epoch import StreamInfo
     from .events import Delivery, Instruction
     from .ledger import Ledger
+    from .position import StreamPosition
     from .stream import WorkerLink
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class Engine:
         control: the dispatcher; the engine closes it at its end.
         job: what was opened.
         ledger: records what is delivered, or None; closed at the end.
+        start: where each stream goes on, if not at its next epoch.
         memory_limit: bytes that all open epochs may buffer together.
         timing: intervals and deadlines.
 
@@ -72,6 +74,7 @@ class Engine:
         changed: guards everything; notified whenever something may have become available.
         notices: what the dispatcher waits for, in its words.
         digests: for each stream, the digests of the epochs that were delivered whole.
+        history: what was delivered of the epochs.
         error: why the job cannot go on, or None.
     """
 
@@ -81,6 +84,7 @@ class Engine:
         job: OpenedJob,
         *,
         ledger: Ledger | None,
+        start: Sequence[StreamPosition] | None = None,
         memory_limit: int,
         timing: Timing,
     ) -> None:
@@ -89,6 +93,7 @@ class Engine:
         self.notices: tuple[str, ...] = ()
         self.digests: tuple[dict[int, Digest], ...] = tuple({} for _ in job.streams)
         self.error: PenstockError | None = None
+        self.history = History(job, start)
         self._control = control
         self._job = job
         self._ledger = ledger
@@ -118,21 +123,12 @@ class Engine:
         """Opens the next epoch of a stream."""
         with self.changed:
             self.check()
-            job, info = self._job, self._job.streams[stream]
             epoch = self._next_epoch[stream]
             self._next_epoch[stream] += 1
-            lanes = deal(
-                info.num_splits,
-                job.lanes,
-                seed=job.seed,
-                epoch=epoch,
-                weights=info.weights,
-                ordered=job.ordered,
-            )
-            core = EpochCore(
-                lanes, job.block, deterministic=job.deterministic, replayable=info.replayable
-            )
-            reader = EpochReader(self, stream, epoch, core)
+            core, start = self.history.open(stream, epoch)
+            if self._ledger is not None and isinstance(core, ResumedCore) and start is not None:
+                self._ledger.resume(stream, epoch, start.digest, core.begun)
+            reader = EpochReader(self, stream, epoch, core, start)
             self._readers.append(reader)
             self._share_memory()
             for worker in sorted(self._links.up):
@@ -178,6 +174,7 @@ class Engine:
 
     def record(self, reader: EpochReader, delivery: Delivery) -> None:
         """Puts a delivery on record, before the trainer gets it."""
+        self.history.delivered(reader.stream, reader.epoch, delivery.pieces)
         if self._ledger is not None:
             self._ledger.record(reader.stream, reader.epoch, delivery.pieces)
 
@@ -185,6 +182,7 @@ class Engine:
         """The epoch was delivered, proven and acknowledged."""
         if self._ledger is not None:
             self._ledger.finish(reader.stream, reader.epoch, digest, reader.core.counts())
+        self.history.finished(reader.stream, reader.epoch)
         self.digests[reader.stream][reader.epoch] = digest
         self._readers.remove(reader)
         self._share_memory()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..proto.spec import ComponentSpec
     from .engine import Engine
     from .lanes import EpochCore
+    from .position import StreamPosition
 
 logger = logging.getLogger(__name__)
 
@@ -45,16 +46,25 @@ class EpochReader:
         stream: index of the stream in the job.
         epoch: the epoch's number.
         core: what decides; guarded by the engine's lock, like the rest.
+        start: where the epoch goes on; None for its beginning.
         unacknowledged: digests of splits whose end the dispatcher has not acknowledged.
         finished: the epoch's digest, once it has been delivered whole.
         acknowledged: the dispatcher has journaled that it is finished.
         seen: (bytes, elements) received so far.
     """
 
-    def __init__(self, engine: Engine, stream: int, epoch: int, core: EpochCore) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        stream: int,
+        epoch: int,
+        core: EpochCore,
+        start: StreamPosition | None = None,
+    ) -> None:
         self.stream = stream
         self.epoch = epoch
         self.core = core
+        self.start = start
         self.unacknowledged: dict[int, Digest] = {}
         self.finished: Digest | None = None
         self.acknowledged = False

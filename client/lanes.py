@@ -104,6 +104,11 @@ class EpochCore:
         """The workers that hold something that is still wanted."""
         return {state.worker for state in self._placed.values()}
 
+    def proven(self, split: int) -> Digest | None:
+        """The digest of a split, once its END agreed with what was received."""
+        state = self._splits.get(split)
+        return None if state is None else state.proven
+
     def counts(self) -> dict[int, int]:
         """How many elements each proven split has."""
         return {
@@ -199,7 +204,8 @@ class EpochCore:
         del self._placed[attempt]
         if not self._is_current(state):
             self._ready_bytes += state.buffered
-        return [Done(state.split, digest)]
+        assert state.proven is not None
+        return [Done(state.split, state.proven)]
 
     def fail(self, attempt: int, code: str, detail: str) -> list[Instruction]:
         """The worker cannot go on with the attempt.

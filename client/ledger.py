@@ -4,10 +4,13 @@ A ledger is a directory; each client appends to a file of its own in it. A file 
 records, `length, length check, xxh3-64 of the payload, msgpack payload`:
 
     {kind: "open", version, job, client, seed, streams: [fingerprint]}
+    {kind: "resume", stream, epoch, digest: [count, total, chain], begun: [[split, elements]]}
     {kind: "run", stream, epoch, pieces: [[split, start, count]], hashes: bytes}
     {kind: "end", stream, epoch, digest: [count, total, chain], splits: [[split, count]]}
     {kind: "close"}
 
+"resume" begins an epoch that another life of the trainer has begun: `digest` is of what that life
+consumed, `begun` says how much of which splits; splits that it consumed whole are not in this file.
 "end" is written only when the epoch was proven, and says how many elements each split has, so an
 auditor can tell what is missing. A record is made for each delivery, never for each element. The
 file is flushed and fsynced at the end of an epoch; a file without "close" may end in half a record.
@@ -84,6 +87,18 @@ class Ledger:
                 "epoch": epoch,
                 "pieces": [[piece.split, piece.chunk.start, piece.chunk.count] for piece in pieces],
                 "hashes": b"".join(piece.chunk.hashes.tobytes() for piece in pieces),
+            }
+        )
+
+    def resume(self, stream: int, epoch: int, digest: Digest, begun: Mapping[int, int]) -> None:
+        """Records that an epoch goes on where another life was: what came before is not here."""
+        self._append(
+            {
+                "kind": "resume",
+                "stream": stream,
+                "epoch": epoch,
+                "digest": [digest.count, digest.total, digest.chain],
+                "begun": [[split, elements] for split, elements in begun.items()],
             }
         )
 

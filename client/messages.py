@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ..proto.hashing import Digest
     from .epoch import EpochReader
     from .events import Instruction
+    from .position import StreamPosition
 
 
 def frame_of(instruction: Instruction) -> tuple[FrameType, dict[str, object]]:
@@ -37,6 +38,13 @@ def _digest(digest: Digest) -> control_pb2.Digest:
     return control_pb2.Digest(count=digest.count, total=digest.total, chain=digest.chain)
 
 
+def _resumed(start: StreamPosition) -> control_pb2.Resumed:
+    count, total = start.whole
+    return control_pb2.Resumed(
+        splits=[cursor.splits for cursor in start.cursors], count=count, total=total
+    )
+
+
 def progress_of(reader: EpochReader) -> control_pb2.EpochProgress:
     """What the dispatcher is told of an open epoch."""
     return control_pb2.EpochProgress(
@@ -48,4 +56,5 @@ def progress_of(reader: EpochReader) -> control_pb2.EpochProgress:
         ],
         finished=reader.finished is not None,
         digest=None if reader.finished is None else _digest(reader.finished),
+        resumed=None if reader.start is None else _resumed(reader.start),
     )

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError
 from .events import EndOfEpoch
 from .options import checked_flag, checked_options
+from .position import Position
+from .positions import Positions, counting_of
+from .restoring import checked_consumed, checked_restore, completed
 from .runs import LARGE_BYTES, empty_run, runs_of
-from .session import Session
+from .session import COMMITTED, Session
 
 if TYPE_CHECKING:
     import os
@@ -22,7 +25,9 @@ if TYPE_CHECKING:
 
     from ..proto.hashing import Digest
     from ..timing import Timing
+    from .engine import OpenedJob
     from .epoch import EpochReader
+    from .options import JobOptions
     from .runs import Arrays
 
 _FINGERPRINT_CHARACTERS_MAX = 128
@@ -53,12 +58,17 @@ class Reader:
         cache: see `distribute`.
         cache_dir: see `distribute`.
         element_spec: for a dataset only: the spec that it is expected to have.
+        restore: where to go on: a `Position`, its text, or "committed" for the position of
+            `job_name` that was committed last (or the job's next epoch, if none was).
+        resumable: for a dataset only: `restore` may be called after `dataset()`, which then
+            declares no cardinality.
         timing: intervals and deadlines.
 
     Attributes:
         plan: the analysed dataset (`penstock.graph.Plan`); None when read by fingerprint.
         seed: the job's seed, where it is known before the job is opened.
         epoch: the number, within the job, of the epoch that was begun last; None before.
+        passes_over: a restored epoch of which nothing is left is followed by the next one at once.
         error: what ended the latest iteration, or None. tf.data shows it as text only.
 
     Raises:
@@ -86,6 +96,8 @@ class Reader:
         cache: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         element_spec: Any = None,
+        restore: Position | str | None = None,
+        resumable: bool = False,
         timing: Timing | None = None,
     ) -> None:
         options = checked_options(
@@ -102,24 +114,47 @@ class Reader:
             cache_dir=cache_dir,
             timing=timing,
         )
+        at = checked_restore(restore, options.job_name)
+        self.error: BaseException | None = None
+        self.epoch: int | None = None
+        self._service = service
+        self._resumable = checked_flag("resumable", resumable) or at is not None
+        self._made_once = False
+        self.passes_over = True
+        self._analyse(dataset, completed(options, at), exact, strict, element_spec)
+        self._session = self._open(at)
+
+    def _analyse(
+        self, dataset: Any, options: JobOptions, exact: bool, strict: bool, element_spec: Any
+    ) -> None:
+        """Finds out what is to be read, and how its elements are counted."""
         exact, strict = checked_flag("exact", exact), checked_flag("strict", strict)
         self.plan: Any = None
-        self.error: BaseException | None = None
-        self._idle_s = options.timing.heartbeat_s
-        self.epoch: int | None = None
-        self._iterations = 0
         if isinstance(dataset, str):
             if not dataset or len(dataset) > _FINGERPRINT_CHARACTERS_MAX:
                 raise UsageError(f"{dataset[:80]!r} is not the fingerprint of a dataset")
-            self._session = Session(service, dataset, options)
+            streams: Any = dataset
         else:
             from .dataset import planned
 
             self.plan, streams, options = planned(
                 dataset, options, exact=exact, strict=strict, element_spec=element_spec
             )
-            self._session = Session(service, streams, options)
+        self._streams, self._options = streams, options
+        self._counting = counting_of(self.plan, dataset if self.plan is None else "")
         self.seed = options.seed
+
+    def _open(self, at: Position | str | None) -> Session:
+        """A session that is not connected yet."""
+        self._iterations = at.epoch if isinstance(at, Position) else 0
+        self._dropped = at is None
+        session = Session(self._service, self._streams, self._options, self._counting, at)
+        if at == COMMITTED and self._counting.random:
+            # What the client's part draws depends on where the job goes on.
+            session.start()
+            if session.origin is not None:
+                self._iterations, self.seed = session.origin.epoch, session.origin.seed
+        return session
 
     @property
     def digests(self) -> Mapping[int, Digest]:
@@ -142,9 +177,96 @@ class Reader:
 
     def dataset(self) -> Any:
         """A `tf.data.Dataset` of the elements; each iteration of it is the next epoch."""
+        self._made_once = True
+        return self._dataset()
+
+    def _dataset(self) -> Any:
         from .dataset import dataset_of
 
-        return dataset_of(self, seed=self.seed, epoch=self._iterations)
+        return dataset_of(self, seed=self.seed, epoch=self._iterations, resumable=self._resumable)
+
+    def position(self, consumed: int, *, epoch: int | None = None, batch: int = 1) -> Position:
+        """Where a trainer is that took `consumed` elements.
+
+        An element is one of the distributed dataset. What lies between it and the trainer (a
+        prefetch, a batch) has taken more, which does not matter. The end of an epoch is the same
+        as the beginning of the next one.
+
+        Args:
+            consumed: how many; counted since the reader was made or restored, over all epochs,
+                which must have been read to their ends. Never fewer than the last time.
+            epoch: the epoch of the job in which they are counted, from its beginning.
+            batch: count batches of so many elements, made after the service; each epoch's last one
+                may be smaller.
+
+        Raises:
+            UsageError: so many were not delivered, or are too long ago; the message says what may
+                be asked for.
+        """
+        number, batch = checked_consumed("consumed", consumed), checked_consumed("batch", batch, 1)
+        epoch = None if epoch is None else checked_consumed("epoch", epoch)
+        session = self._session
+        history = session.start().history
+        positions = Positions(history, self._counting, session.origin, rebuilt=not self._made_once)
+        return positions.at(number, epoch, batch)
+
+    def commit(
+        self, consumed: int | Position, *, epoch: int | None = None, batch: int = 1
+    ) -> Position:
+        """Has a position journaled at the dispatcher: the trainer's checkpoint holds it.
+
+        `restore="committed"` then goes on there, in whatever process. Durable when this returns.
+
+        Args:
+            consumed: a position of this job, or what `position` takes.
+            epoch: see `position`.
+            batch: see `position`.
+
+        Returns:
+            The position.
+
+        Raises:
+            UsageError: see `position`.
+            RefusedError: another client has the job by now.
+        """
+        at = consumed
+        if not isinstance(at, Position):
+            at = self.position(at, epoch=epoch, batch=batch)
+        self._session.commit(at)
+        return at
+
+    def restore(self, position: Position | str) -> None:
+        """Goes on at a position: the next iteration is the rest of its epoch.
+
+        What is open is given up. Counts begin anew: see `position`.
+
+        Args:
+            position: what `position` or `commit` gave, its text, or "committed".
+
+        Raises:
+            PositionError: it is damaged, or not one of this pipeline, seed and settings.
+            UsageError: a dataset was made that declares how many elements it has.
+        """
+        at = checked_restore(position, self._options.job_name)
+        if self._made_once and not self._resumable:
+            raise UsageError(
+                "a dataset of this reader declares its number of elements, which a restored epoch"
+                " does not have: pass resumable=True, or restore before making the dataset"
+            )
+        if self._made_once and self._counting.random:
+            raise UsageError(
+                "the client's part of the pipeline draws at random, and a dataset of it was made:"
+                " make another reader, with restore="
+            )
+        options, self._options = self._options, completed(self._options, at)
+        try:
+            opened = self._open(at)
+        except UsageError:
+            self._options = options
+            raise
+        self._session.close()
+        self._session, self._resumable = opened, True
+        self.seed = self._options.seed
 
     def components(self, stream: int = 0) -> Any:
         """The types of a stream's dense components; connects if that is needed to know them."""
@@ -155,7 +277,7 @@ class Reader:
     def __iter__(self) -> Iterator[Any]:
         """One epoch, element by element, in numpy."""
         if self.plan is not None:
-            elements = self.dataset().as_numpy_iterator()
+            elements = self._dataset().as_numpy_iterator()
             self._iterations += 1
             yield from elements
             return
@@ -177,15 +299,28 @@ class Reader:
         """
         reader: EpochReader | None = None
         try:
-            reader = self._session.read(stream)
+            session = self._session
+            reader = session.read(stream)
             self.epoch = reader.epoch
+            # Of a resumed epoch, what is too little to give anything is the former life's.
+            least = self._counting.least(stream) if reader.start and self.passes_over else 0
+            kept: list[Arrays] = []
             nothing = empty_run(self.components(stream)) if idle else ()
+            idle_s = self._options.timing.heartbeat_s if idle else None
             while True:
-                taken = reader.take(timeout_s=self._idle_s if idle else None)
+                taken = reader.take(timeout_s=idle_s)
                 if isinstance(taken, EndOfEpoch):
-                    return
-                if taken is None:
+                    if not least:
+                        return
+                    reader, least, kept = session.read(stream), 0, []
+                    self.epoch = reader.epoch
+                elif taken is None:
                     yield nothing
+                elif least:
+                    kept += runs_of(taken.pieces, large_bytes)
+                    if sum(len(arrays[0]) for arrays in kept) >= least:
+                        yield from kept
+                        least = 0
                 else:
                     yield from runs_of(taken.pieces, large_bytes)
         except GeneratorExit:
@@ -196,6 +331,30 @@ class Reader:
         finally:
             if reader is not None:
                 reader.close()
+
+    @property
+    def job(self) -> OpenedJob:
+        """The job at the dispatcher; connects if that is needed."""
+        return self._session.start().history.job
+
+    @property
+    def origin(self) -> Position | None:
+        """Where this reader was restored, if it was; known for "committed" once it reads."""
+        return self._session.origin
+
+    @property
+    def replays(self) -> bool:
+        """Whether an epoch that is resumed is read from its beginning."""
+        return self._counting.rates is None
+
+    def take_drop(self) -> int:
+        """How many elements the iteration that begins now drops at its beginning."""
+        if self._dropped:
+            return 0
+        self._dropped = True
+        self._session.start()
+        origin = self._session.origin
+        return origin.consumed if origin is not None and origin.replayed else 0
 
     def close(self) -> None:
         """Frees everything here and at the service; an unnamed job ends. Closing twice is fine."""

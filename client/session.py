@@ -20,6 +20,8 @@ from .engine import Engine, OpenedJob
 from .epoch import EpochReader, StreamInfo
 from .ledger import Ledger
 from .options import DEFAULT_LANES, default_block
+from .position import Position
+from .positions import Counting, check_options, check_streams
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: The position that was committed last, whatever it is.
+COMMITTED = "committed"
+
 
 class Session:
     """Reads the streams of one job, one epoch after the other.
@@ -37,13 +42,23 @@ class Session:
         service: addresses of the dispatcher, a `LocalCluster`, or None to start one.
         streams: what to read, or the fingerprint of one registered dataset.
         options: how.
+        counting: how elements are counted.
+        restore: where to go on; `COMMITTED` for the job's last committed position, if it has one.
+
+    Attributes:
+        origin: where this session goes on, once that is known.
 
     Raises:
         UsageError: `service` is none, or has workers that were told their cache directory.
     """
 
     def __init__(
-        self, service: object, streams: Sequence[StreamInfo] | str, options: JobOptions
+        self,
+        service: object,
+        streams: Sequence[StreamInfo] | str,
+        options: JobOptions,
+        counting: Counting | None = None,
+        restore: Position | str | None = None,
     ) -> None:
         self._addresses = None if service is None else parse_service(service)
         if options.cache_dir is not None and service is not None:
@@ -58,6 +73,12 @@ class Session:
         self._engine: Engine | None = None
         self._control: Control | None = None
         self._closed = False
+        self._counting = counting or Counting("")
+        self._committed = restore == COMMITTED
+        self._commits = 0
+        self.origin = restore if isinstance(restore, Position) else None
+        if self.origin is not None:
+            check_options(self.origin, self._counting, options)
 
     @property
     def digests(self) -> tuple[Mapping[int, Digest], ...]:
@@ -86,6 +107,31 @@ class Session:
         """The types of a stream's elements."""
         return self.start().components(stream)
 
+    def commit(self, position: Position) -> None:
+        """Has a position journaled at the dispatcher; returns when it is."""
+        text = str(position)
+        control, job = self.start_control()
+        with self._lock:
+            self._commits += 1
+            sequence = self._commits
+        control.commit(
+            control_pb2.CommitPositionRequest(
+                job=job.job,
+                client=job.client,
+                term=job.term,
+                sequence=sequence,
+                epoch=position.epoch,
+                consumed=position.consumed,
+                position=text,
+            )
+        )
+
+    def start_control(self) -> tuple[Control, OpenedJob]:
+        """The dispatcher, and the job, which is opened if it is not open."""
+        engine = self.start()
+        assert self._control is not None
+        return self._control, engine.history.job
+
     def close(self) -> None:
         """Frees everything, here and at the dispatcher. Closing twice is fine."""
         self._closed = True
@@ -108,6 +154,7 @@ class Session:
             self._addresses = parse_service(cluster)
         self._control = control = Control(self._addresses, options.timing)
         try:
+            self._find_start(control)
             engine = self._open_job(control, _resolve(control, self._streams))
         except BaseException:
             control.close()
@@ -118,23 +165,34 @@ class Session:
         weakref.finalize(self, _drop, engine).atexit = False
         return engine
 
+    def _find_start(self, control: Control) -> None:
+        """Asks for the committed position, if that is where to go on."""
+        text = control.committed(self._options.job_name or "") if self._committed else ""
+        if text:
+            self.origin = Position.parse(text)
+            check_options(self.origin, self._counting, self._options)
+
     def _open_job(self, control: Control, streams: tuple[StreamInfo, ...]) -> Engine:
-        options, client = self._options, secrets.token_hex(8)
+        options, client, start = self._options, secrets.token_hex(8), self.origin
         lanes = options.lanes or (1 if options.ordered else DEFAULT_LANES)
         block = options.block or min(
             default_block(stream.components, mixed=lanes == 1 or stream.permuted)
             for stream in streams
         )
+        if start is not None:
+            check_streams(start, streams)
+            block, lanes = start.block, start.lanes
         request = control_pb2.OpenJobRequest(
             job_name=options.job_name or "",
             client=client,
             streams=[stream.fingerprint for stream in streams],
-            seed=options.seed,
+            seed=options.seed if start is None else start.seed,
             lanes=lanes,
             block=block,
             ordered=options.ordered,
             attempts_max=options.attempts_max,
             cache=options.cache or ("on" if any(s.cache_key for s in streams) else "off"),
+            rewind=[stream.epoch for stream in start.streams] if start is not None else [],
         )
         failpoint("client.open_job.before_send")
         reply = control.open_job(request)
@@ -165,6 +223,7 @@ class Session:
             control,
             job,
             ledger=ledger,
+            start=None if start is None else start.streams,
             memory_limit=options.memory_limit,
             timing=options.timing,
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import FollowedError, JobFailedError, NotFoundError, RefusedError, UsageError
 from ..proto.wire import PROTOCOL_VERSION
-from . import caching
+from . import caching, positions
 from .events import (
     ClientJoined,
     DatasetRegistered,
@@ -137,7 +137,8 @@ def open_job(state: State, request: control_pb2.OpenJobRequest, seed: int) -> li
         )
     if job.client == request.client and job.attached:
         return []
-    return [ClientJoined(job.job, request.client)]
+    joined = ClientJoined(job.job, request.client)
+    return [joined, *positions.rewind_events(job.job, request)]
 
 
 def find_job(state: State, request: control_pb2.OpenJobRequest) -> Job | None:
@@ -313,7 +314,8 @@ def _new_job(state: State, request: control_pb2.OpenJobRequest, seed: int) -> li
         ordered=request.ordered,
         attempts_max=request.attempts_max,
     )
-    return [opened, ClientJoined(job, request.client)]
+    joined = ClientJoined(job, request.client)
+    return [opened, joined, *positions.rewind_events(job, request)]
 
 
 def _present(field: str, value: str) -> None:

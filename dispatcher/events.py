@@ -239,6 +239,37 @@ class SplitsUncached:
 
 
 @dataclass(frozen=True, slots=True)
+class PositionCommitted:
+    """The trainer's word that a position is safe; `sequence` counts its client's commits."""
+
+    job: str
+    sequence: int
+    epoch: int
+    consumed: int
+    position: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobRewound:
+    """The job's client resumes at a position: the epoch that comes next, for each stream."""
+
+    job: str
+    epochs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EpochResumed:
+    """An epoch that was just started goes on after these splits, a bit each."""
+
+    job: str
+    stream: int
+    epoch: int
+    delivered: bytes
+    count: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class CacheDecided:
     """Whether `auto` caches a dataset, and the sums of what was measured of its first splits."""
 
@@ -278,6 +309,9 @@ Event: TypeAlias = (
     | SplitsCached
     | SplitsUncached
     | CacheDecided
+    | PositionCommitted
+    | JobRewound
+    | EpochResumed
 )
 
 

@@ -6,6 +6,7 @@ already, or names an attempt that is not current, leads to no event.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import RefusedError, UsageError
@@ -17,13 +18,15 @@ from .events import (
     JobFailed,
     SplitDelivered,
 )
+from .positions import resumed_event
 from .scheduler import failures
+from .splitset import SplitSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from ..proto import control_pb2
-    from .events import Event
+    from .events import EpochResumed, Event
     from .records import Epoch, EpochKey, Job
     from .state import State
 
@@ -100,8 +103,11 @@ def _epoch_events(
             f" the next one is {stream.next_epoch}"
         )
     out: list[Event] = []
+    resumed: EpochResumed | None = None
     if epoch is None:
         out.append(EpochStarted(job.job, progress.stream, progress.epoch))
+        resumed = resumed_event(state, job, progress)
+        out += [resumed] if resumed else []
     delivered = _deliveries(state, job, epoch, progress)
     for event in delivered:
         touched = epoch.splits.get(event.split) if epoch else None
@@ -109,7 +115,7 @@ def _epoch_events(
             done.add(touched.attempt)
     out += delivered
     if progress.finished:
-        out.append(_finish(state, job, epoch, progress, delivered))
+        out.append(_finish(state, job, epoch or _Before.of(resumed), progress, delivered))
     return out
 
 
@@ -134,24 +140,39 @@ def _deliveries(
     return list(found.values())
 
 
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What an epoch has when it is opened."""
+
+    delivered: SplitSet
+    count: int = 0
+    total: int = 0
+
+    @classmethod
+    def of(cls, resumed: EpochResumed | None) -> _Before:
+        if resumed is None:
+            return cls(SplitSet())
+        return cls(SplitSet.from_bytes(resumed.delivered), resumed.count, resumed.total)
+
+
 def _finish(
     state: State,
     job: Job,
-    epoch: Epoch | None,
+    epoch: Epoch | _Before,
     progress: control_pb2.EpochProgress,
     delivered: list[SplitDelivered],
 ) -> EpochFinished | JobFailed:
     """The end of an epoch, which is a proof (G5): every split is there and the sums agree."""
     num_splits = state.dataset_of(job, progress.stream).num_splits
-    have = len(delivered) + (len(epoch.delivered) if epoch else 0)
+    have = len(delivered) + len(epoch.delivered)
     where = f"epoch {progress.epoch} of stream {progress.stream}"
     if have != num_splits:
         raise RefusedError(
             f"{where} of job {job.label} is not finished: {num_splits - have} of its {num_splits}"
             " splits are not reported as delivered"
         )
-    count = sum(event.count for event in delivered) + (epoch.count if epoch else 0)
-    total = sum(event.total for event in delivered) + (epoch.total if epoch else 0)
+    count = sum(event.count for event in delivered) + epoch.count
+    total = sum(event.total for event in delivered) + epoch.total
     digest = progress.digest
     if (count, total & _MASK) != (digest.count, digest.total):
         return JobFailed(

@@ -151,6 +151,9 @@ class Job:
         attached: whether that client is there.
         former: the clients that owned it before and were replaced, the latest last.
         cache: `off`, `put`, `on` or `auto`.
+        position: what was committed last, as its client wrote it; empty: nothing.
+        position_at: (epoch, elements) of it, for people.
+        commits: the number of the client's last commit.
         failure: why the job cannot go on; empty while it can.
         epochs: open epochs by (stream, epoch).
     """
@@ -168,6 +171,9 @@ class Job:
     failure: str = ""
     former: tuple[str, ...] = ()
     cache: str = "off"
+    position: str = ""
+    position_at: tuple[int, int] = (0, 0)
+    commits: int = 0
     epochs: dict[tuple[int, int], Epoch] = field(default_factory=dict)
 
     @property

@@ -17,7 +17,7 @@ import grpc
 from ..errors import NotFoundError, PenstockError, UsageError
 from ..failpoints import failpoint
 from ..proto import control_pb2, control_pb2_grpc
-from . import admission, caching, progress
+from . import admission, caching, positions, progress
 from .arrivals import Arrivals
 from .datasets import GRAPH_BYTES_MAX
 from .events import ClientLeft, JobClosed
@@ -240,6 +240,32 @@ class ControlService(control_pb2_grpc.ControlServicer):
             jobs = self.engine.state.jobs
             self._sequences = {at: seen for at, seen in self._sequences.items() if at in jobs}
         return False
+
+    @_answering
+    async def CommitPosition(
+        self, request: control_pb2.CommitPositionRequest, context: Any
+    ) -> control_pb2.CommitPositionReply:
+        """Keeps the position that a trainer holds safe."""
+        engine = self.engine
+        admission.check_term(engine.state, request.term, engine.first_term)
+        job = admission.owned_job(engine.state, request.job, request.client, engine.endings)
+        engine.hear(job.job)
+        failpoint("dispatcher.commit_position.before_commit")
+        engine.commit(positions.commit_events(job, request))
+        await engine.durable()
+        failpoint("dispatcher.commit_position.before_reply")
+        return control_pb2.CommitPositionReply(term=engine.state.term)
+
+    @_answering
+    async def GetPosition(
+        self, request: control_pb2.GetPositionRequest, context: Any
+    ) -> control_pb2.GetPositionReply:
+        """Tells the position of a named job that was committed last."""
+        jobs = self.engine.state.jobs.values()
+        texts = [job.position for job in jobs if job.name and job.name == request.job_name]
+        return control_pb2.GetPositionReply(
+            term=self.engine.state.term, position=texts[0] if texts else ""
+        )
 
     @_answering
     async def CloseClient(

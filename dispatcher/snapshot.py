@@ -30,9 +30,10 @@ from .validate import validate
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-VERSION = 3
-#: The versions that are read; 1 did not know who was replaced, worker or client, and 2 no caches.
-_KNOWN = (1, 2, 3)
+VERSION = 4
+#: The versions that are read; 1 did not know who was replaced, worker or client, 2 no caches and 3
+#: no positions.
+_KNOWN = (1, 2, 3, 4)
 
 
 def digest(state: State) -> str:
@@ -123,7 +124,8 @@ def _job(row: list[Any]) -> Job:
     former = names.index("former")
     row += [[]] if len(row) == former else []  # version 1
     row += ["off"] if len(row) == former + 1 else []  # version 2
-    row[former] = tuple(row[former])
+    row += ["", (0, 0), 0] if len(row) == former + 2 else []  # version 3
+    row[former], row[former + 3] = tuple(row[former]), tuple(row[former + 3])
     made = [Stream(dataset, at, over, tuple(last)) for dataset, at, over, last in streams]
     job = Job(**dict(zip(names, row, strict=True)), streams=made)
     for (job_id, stream, number), splits, delivered, count, total in epochs:

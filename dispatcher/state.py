@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from . import caching
+from . import caching, positions
 from . import events as ev
 from .records import (
     Attempt,
@@ -118,6 +118,11 @@ class State:
                 except ValueError as error:
                     raise InvalidEventError(str(error)) from error
                 return set()
+            case _ if isinstance(event, positions.PositionEvent):
+                try:
+                    return positions.apply(self, event)
+                except ValueError as error:
+                    raise InvalidEventError(str(error)) from error
             case _:
                 return self._apply_job(event)
 
@@ -153,6 +158,7 @@ class State:
                 touched = self._close_epochs(job)
                 if job.client and job.client != client:
                     job.former = (*job.former, job.client)[-FORMER_MAX:]
+                    job.commits = 0
                 job.client, job.attached, job.failure = client, True, ""
             case ev.ClientLeft(job_id):
                 job = self._job(job_id)

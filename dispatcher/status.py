@@ -105,6 +105,9 @@ def _job(engine: Engine, job: Job) -> dict[str, Any]:
         "block": job.block,
         "client": job.client if job.attached else None,
         "cache": job.cache,
+        "committed": dict(zip(("epoch", "consumed"), job.position_at, strict=True))
+        if job.position
+        else None,
         "streams": [_stream(engine, job, number) for number in range(len(job.streams))],
         "epochs_finished": sum(stream.epochs_finished for stream in job.streams),
         "recomputed_elements": totals.recomputed_elements,

@@ -41,6 +41,7 @@ class FaultTest:
         strikes: how many moments there are at which the trainer is held.
         struck: the epoch in which they are; by default the second.
         cache: how the job uses caches, with `.cache()` at the pipeline's end; empty: without it.
+        commits: the trainer commits a position after every batch, and goes on there.
     """
 
     name: str
@@ -53,6 +54,7 @@ class FaultTest:
     strikes: int = 1
     struck: int = 1
     cache: str = ""
+    commits: bool = False
 
 
 def _nothing(stage: Stage) -> None:
@@ -182,6 +184,9 @@ def _trainer(stage: Stage) -> None:
     stage.kill_trainer()
     stage.begin_again()
     stage.finish()
+    starts = [one.start for one in stage.consumer.received if one.start]
+    stage.expect(bool(starts), "the new trainer did not go on at what was committed")
+    stage.told += [f"it went on after {start:,} committed elements" for start in starts]
 
 
 def _cached(stage: Stage) -> None:
@@ -291,8 +296,9 @@ TESTS: tuple[FaultTest, ...] = (
     ),
     FaultTest(
         "trainer",
-        "kill -9 of the trainer: restarted, it reads the unfinished epoch as a whole",
+        "kill -9 of the trainer: restarted, it goes on at the position it committed last",
         _trainer,
+        commits=True,
     ),
 )
 

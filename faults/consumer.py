@@ -34,12 +34,14 @@ class Received:
         batches: sizes of the batches.
         digest: count and order-free sum of hashes that penstock gave at its end; None if it was
             broken off.
+        start: elements of the epoch that were consumed and committed before.
     """
 
     epoch: int
     path: Path
     batches: list[int] = field(default_factory=list)
     digest: tuple[int, int] | None = None
+    start: int = 0
 
     @property
     def elements(self) -> int:
@@ -146,7 +148,8 @@ class Consumer:
         if event == "ready":
             self._trainer.ready = True
         elif event == "begin":
-            self.received.append(Received(told["number"], Path(told["path"])))
+            path, start = Path(told["path"]), told["start"]
+            self.received.append(Received(told["number"], path, start=start))
         elif event == "batch":
             self.received[-1].batches.append(told["size"])
             one = Delivery(told["epoch"], told["asked_s"], told["came_s"], told["size"])

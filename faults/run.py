@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..client.embedded import LocalCluster
 from ..errors import PenstockError, UnavailableError, VerificationError
 from .catalog import UNDISTURBED, UNDISTURBED_CACHED, FaultTest
-from .consumer import Consumer
+from .consumer import Consumer, Received
 from .data import ELEMENTS, FILES, truth_of, write_records
 from .moments import FIXED, holds_of, share_of
 from .result import EpochFound, TestResult, epoch_of, outage_of
@@ -143,6 +143,7 @@ class Run:
                     holds,
                     test.struck,
                     test.cache,
+                    test.commits,
                     self._looked,
                 )
                 try:
@@ -231,26 +232,37 @@ def judged(
         The epochs that were delivered whole, and what is wrong, in words.
     """
     epochs, problems = [], []
+    kept: dict[int, tuple[list[bytes], list[int]]] = {}
     for one in consumer.received:
         whole = one.digest is not None
         reference = orders[one.epoch] if one.epoch < len(orders) else None
-        found = epoch_of(one.epoch, truth.elements, one.sequence(), reference, whole=whole)
+        sequence, batches = kept[one.epoch] = _with_before(one, kept.get(one.epoch, ([], [])))
+        found = epoch_of(one.epoch, truth.elements, sequence, reference, whole=whole)
         if whole:
             epochs.append(found)
         if not found.exact:
             problems.append(str(found) if whole else f"{found}, before it was broken off")
         if whole and one.digest != (truth.digest.count, truth.digest.total):
             problems.append(f"epoch {one.epoch}: its digest is not that of a local run")
-        expected = truth.batches if whole else truth.batches[: len(one.batches)]
-        if tuple(one.batches) != expected:
+        expected = truth.batches if whole else truth.batches[: len(batches)]
+        if tuple(batches) != expected:
             problems.append(
-                f"epoch {one.epoch}: the batches have {_runs(one.batches)} elements, those of a "
+                f"epoch {one.epoch}: the batches have {_runs(batches)} elements, those of a "
                 f"local run {_runs(expected)}"
             )
     numbers = [epoch.epoch for epoch in epochs]
     if numbers != list(range(EPOCHS)):
         problems.append(f"epochs {numbers} were delivered whole, not {list(range(EPOCHS))}")
     return epochs, problems
+
+
+def _with_before(
+    one: Received, before: tuple[list[bytes], list[int]]
+) -> tuple[list[bytes], list[int]]:
+    """What the training had of an epoch: what a former trainer had up to the commit comes first."""
+    sequence, batches = before
+    committed = [size for at, size in enumerate(batches) if sum(batches[: at + 1]) <= one.start]
+    return sequence[: one.start] + list(one.sequence()), committed + one.batches
 
 
 def _runs(sizes: Sequence[int]) -> str:

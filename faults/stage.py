@@ -77,6 +77,7 @@ class Stage:
         holds: the elements after which the trainer is held, see `reach`.
         struck: the epoch in which that is.
         cache: how the job uses caches; empty: there is nothing that is cached.
+        commits: the trainer commits its positions.
         looked: is called now and then.
         told: what was done, in words.
         problems: what must not be, in words.
@@ -92,6 +93,7 @@ class Stage:
     holds: list[int]
     struck: int
     cache: str
+    commits: bool
     looked: Callable[[Stage], None]
     told: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -158,6 +160,7 @@ class Stage:
             cache=self.cache,
             holds=holds,
             hold_epoch=self.struck,
+            commits=self.commits,
         )
         self.consumer.read(order)
 

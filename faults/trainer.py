@@ -52,6 +52,7 @@ class Order:
         cache: how the job uses caches, with `.cache()` at the pipeline's end; empty: without it.
         holds: numbers of elements, ascending, after which it waits.
         hold_epoch: the epoch in which it does.
+        commits: whether it commits after every batch, and goes on at what was committed.
     """
 
     service: str
@@ -67,6 +68,7 @@ class Order:
     cache: str = ""
     holds: list[int] = field(default_factory=list)
     hold_epoch: int = 0
+    commits: bool = False
 
 
 class _Holds:
@@ -131,14 +133,16 @@ def _read(order: Order, holds: _Holds) -> None:
             block=order.block,
             memory_limit=order.memory_limit,
             cache=order.cache or "off",
+            restore="committed" if order.commits else None,
             timing=Timing(warn_after_s=_WARN_AFTER_S),
         )
     )
     reader: Reader = served.penstock
     try:
+        taken = 0
         for iteration in range(order.epochs):
             path = Path(order.folder) / f"{os.getpid()}-{iteration}.hashes"
-            _consume(served.batch(BATCH), reader, path, order, holds)
+            taken += _consume(served.batch(BATCH), reader, path, order, holds, taken)
             number, digest = max(reader.digests.items())
             say("epoch", number=number, count=digest.count, total=digest.total)
             if number + 1 >= order.epochs:
@@ -154,9 +158,12 @@ def _read(order: Order, holds: _Holds) -> None:
 
 
 def _consume(
-    batches: tf.data.Dataset, reader: Reader, path: Path, order: Order, holds: _Holds
-) -> None:
-    """Reads one epoch; writes the hashes of its elements to `path` while they come."""
+    batches: tf.data.Dataset, reader: Reader, path: Path, order: Order, holds: _Holds, before: int
+) -> int:
+    """Reads one epoch; writes the hashes of its elements to `path` while they come.
+
+    `before` elements were read in other epochs of this process; returns how many there were now.
+    """
     from .data import hashes_of
 
     elements = 0
@@ -168,14 +175,19 @@ def _consume(
             epoch = reader.epoch
             assert epoch is not None
             if not elements:  # before anything is written that is to be judged by it
-                say("begin", number=epoch, path=str(path))
+                origin = reader.origin if not before else None
+                start = origin.consumed if origin is not None else 0
+                say("begin", number=epoch, path=str(path), start=start)
             file.write(b"".join(hashes))
             elements += len(hashes)
             say("batch", epoch=epoch, asked_s=asked_s, came_s=came_s, size=len(hashes))
             if elements > _ENDLESS * order.elements:
                 raise VerificationError(f"epoch {epoch} has had {elements} elements: it is endless")
+            if order.commits:
+                reader.commit(before + elements)
             holds.passed(epoch, elements)
             asked_s = time.monotonic()
+    return elements
 
 
 def arrays_of(

@@ -64,7 +64,7 @@ class AnnounceClientReply(_message.Message):
     def __init__(self, term: _Optional[int] = ..., arrival: _Optional[int] = ...) -> None: ...
 
 class OpenJobRequest(_message.Message):
-    __slots__ = ("protocol_version", "job_name", "client", "streams", "seed", "lanes", "block", "ordered", "attempts_max", "term", "arrival", "cache")
+    __slots__ = ("protocol_version", "job_name", "client", "streams", "seed", "lanes", "block", "ordered", "attempts_max", "term", "arrival", "cache", "rewind")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     JOB_NAME_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
@@ -77,6 +77,7 @@ class OpenJobRequest(_message.Message):
     TERM_FIELD_NUMBER: _ClassVar[int]
     ARRIVAL_FIELD_NUMBER: _ClassVar[int]
     CACHE_FIELD_NUMBER: _ClassVar[int]
+    REWIND_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     job_name: str
     client: str
@@ -89,7 +90,8 @@ class OpenJobRequest(_message.Message):
     term: int
     arrival: int
     cache: str
-    def __init__(self, protocol_version: _Optional[int] = ..., job_name: _Optional[str] = ..., client: _Optional[str] = ..., streams: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., lanes: _Optional[int] = ..., block: _Optional[int] = ..., ordered: _Optional[bool] = ..., attempts_max: _Optional[int] = ..., term: _Optional[int] = ..., arrival: _Optional[int] = ..., cache: _Optional[str] = ...) -> None: ...
+    rewind: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, protocol_version: _Optional[int] = ..., job_name: _Optional[str] = ..., client: _Optional[str] = ..., streams: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., lanes: _Optional[int] = ..., block: _Optional[int] = ..., ordered: _Optional[bool] = ..., attempts_max: _Optional[int] = ..., term: _Optional[int] = ..., arrival: _Optional[int] = ..., cache: _Optional[str] = ..., rewind: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class OpenJobReply(_message.Message):
     __slots__ = ("term", "job", "seed", "next_epoch", "lanes", "block")
@@ -125,19 +127,31 @@ class SplitDone(_message.Message):
     digest: Digest
     def __init__(self, split: _Optional[int] = ..., digest: _Optional[_Union[Digest, _Mapping]] = ...) -> None: ...
 
+class Resumed(_message.Message):
+    __slots__ = ("splits", "count", "total")
+    SPLITS_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    splits: _containers.RepeatedScalarFieldContainer[int]
+    count: int
+    total: int
+    def __init__(self, splits: _Optional[_Iterable[int]] = ..., count: _Optional[int] = ..., total: _Optional[int] = ...) -> None: ...
+
 class EpochProgress(_message.Message):
-    __slots__ = ("stream", "epoch", "done", "finished", "digest")
+    __slots__ = ("stream", "epoch", "done", "finished", "digest", "resumed")
     STREAM_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
+    RESUMED_FIELD_NUMBER: _ClassVar[int]
     stream: int
     epoch: int
     done: _containers.RepeatedCompositeFieldContainer[SplitDone]
     finished: bool
     digest: Digest
-    def __init__(self, stream: _Optional[int] = ..., epoch: _Optional[int] = ..., done: _Optional[_Iterable[_Union[SplitDone, _Mapping]]] = ..., finished: _Optional[bool] = ..., digest: _Optional[_Union[Digest, _Mapping]] = ...) -> None: ...
+    resumed: Resumed
+    def __init__(self, stream: _Optional[int] = ..., epoch: _Optional[int] = ..., done: _Optional[_Iterable[_Union[SplitDone, _Mapping]]] = ..., finished: _Optional[bool] = ..., digest: _Optional[_Union[Digest, _Mapping]] = ..., resumed: _Optional[_Union[Resumed, _Mapping]] = ...) -> None: ...
 
 class Problem(_message.Message):
     __slots__ = ("attempt", "code", "detail")
@@ -210,6 +224,44 @@ class SyncClientReply(_message.Message):
     notices: _containers.RepeatedScalarFieldContainer[str]
     failure: str
     def __init__(self, term: _Optional[int] = ..., version: _Optional[int] = ..., epochs: _Optional[_Iterable[_Union[EpochView, _Mapping]]] = ..., notices: _Optional[_Iterable[str]] = ..., failure: _Optional[str] = ...) -> None: ...
+
+class CommitPositionRequest(_message.Message):
+    __slots__ = ("job", "client", "term", "sequence", "epoch", "consumed", "position")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    CONSUMED_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    client: str
+    term: int
+    sequence: int
+    epoch: int
+    consumed: int
+    position: str
+    def __init__(self, job: _Optional[str] = ..., client: _Optional[str] = ..., term: _Optional[int] = ..., sequence: _Optional[int] = ..., epoch: _Optional[int] = ..., consumed: _Optional[int] = ..., position: _Optional[str] = ...) -> None: ...
+
+class CommitPositionReply(_message.Message):
+    __slots__ = ("term",)
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    def __init__(self, term: _Optional[int] = ...) -> None: ...
+
+class GetPositionRequest(_message.Message):
+    __slots__ = ("job_name",)
+    JOB_NAME_FIELD_NUMBER: _ClassVar[int]
+    job_name: str
+    def __init__(self, job_name: _Optional[str] = ...) -> None: ...
+
+class GetPositionReply(_message.Message):
+    __slots__ = ("term", "position")
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    position: str
+    def __init__(self, term: _Optional[int] = ..., position: _Optional[str] = ...) -> None: ...
 
 class CloseClientRequest(_message.Message):
     __slots__ = ("job", "client")

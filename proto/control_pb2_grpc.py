@@ -64,6 +64,16 @@ class ControlStub:
                 request_serializer=penstock_dot_proto_dot_control__pb2.SyncClientRequest.SerializeToString,
                 response_deserializer=penstock_dot_proto_dot_control__pb2.SyncClientReply.FromString,
                 _registered_method=True)
+        self.CommitPosition = channel.unary_unary(
+                '/penstock.v1.Control/CommitPosition',
+                request_serializer=penstock_dot_proto_dot_control__pb2.CommitPositionRequest.SerializeToString,
+                response_deserializer=penstock_dot_proto_dot_control__pb2.CommitPositionReply.FromString,
+                _registered_method=True)
+        self.GetPosition = channel.unary_unary(
+                '/penstock.v1.Control/GetPosition',
+                request_serializer=penstock_dot_proto_dot_control__pb2.GetPositionRequest.SerializeToString,
+                response_deserializer=penstock_dot_proto_dot_control__pb2.GetPositionReply.FromString,
+                _registered_method=True)
         self.CloseClient = channel.unary_unary(
                 '/penstock.v1.Control/CloseClient',
                 request_serializer=penstock_dot_proto_dot_control__pb2.CloseClientRequest.SerializeToString,
@@ -132,6 +142,20 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CommitPosition(self, request, context):
+        """The trainer's word that a position is safe; durable before the reply. Repeating is free.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPosition(self, request, context):
+        """The position of a named job that was committed last.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CloseClient(self, request, context):
         """The client is done: frees what it held; an unnamed job ends with it.
         """
@@ -192,6 +216,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.SyncClient,
                     request_deserializer=penstock_dot_proto_dot_control__pb2.SyncClientRequest.FromString,
                     response_serializer=penstock_dot_proto_dot_control__pb2.SyncClientReply.SerializeToString,
+            ),
+            'CommitPosition': grpc.unary_unary_rpc_method_handler(
+                    servicer.CommitPosition,
+                    request_deserializer=penstock_dot_proto_dot_control__pb2.CommitPositionRequest.FromString,
+                    response_serializer=penstock_dot_proto_dot_control__pb2.CommitPositionReply.SerializeToString,
+            ),
+            'GetPosition': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPosition,
+                    request_deserializer=penstock_dot_proto_dot_control__pb2.GetPositionRequest.FromString,
+                    response_serializer=penstock_dot_proto_dot_control__pb2.GetPositionReply.SerializeToString,
             ),
             'CloseClient': grpc.unary_unary_rpc_method_handler(
                     servicer.CloseClient,
@@ -376,6 +410,60 @@ class Control:
             '/penstock.v1.Control/SyncClient',
             penstock_dot_proto_dot_control__pb2.SyncClientRequest.SerializeToString,
             penstock_dot_proto_dot_control__pb2.SyncClientReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CommitPosition(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.v1.Control/CommitPosition',
+            penstock_dot_proto_dot_control__pb2.CommitPositionRequest.SerializeToString,
+            penstock_dot_proto_dot_control__pb2.CommitPositionReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPosition(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.v1.Control/GetPosition',
+            penstock_dot_proto_dot_control__pb2.GetPositionRequest.SerializeToString,
+            penstock_dot_proto_dot_control__pb2.GetPositionReply.FromString,
             options,
             channel_credentials,
             insecure,

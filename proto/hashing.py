@@ -194,6 +194,19 @@ class DigestBuilder:
         """The digest of everything so far."""
         return Digest(self._count, self._total, self._chain.intdigest())
 
+    @classmethod
+    def after(cls, digest: Digest) -> DigestBuilder:
+        """A builder that goes on after elements of which only the digest is known.
+
+        Count and total are those of all; the chain is xxh3-64 of the chain so far (8 bytes) and
+        the hashes that follow, so it is not the one that all hashes in a row would give.
+        """
+        other = cls()
+        other._count, other._total = digest.count, digest.total
+        if digest.count:
+            other._chain.update(digest.chain.to_bytes(8, "little"))
+        return other
+
     def copy(self) -> DigestBuilder:
         """An independent builder with the same past."""
         other = DigestBuilder()

@@ -69,6 +69,8 @@ DISPATCHER = (
     Visit("dispatcher.register_worker.before_reply", during="pause"),
     Visit("dispatcher.before_probe", during="unreachable"),
     Visit("dispatcher.after_probe", during="unreachable"),
+    Visit("dispatcher.commit_position.before_commit"),
+    Visit("dispatcher.commit_position.before_reply"),
     Visit("dispatcher.close_client.before_commit"),
     Visit("dispatcher.close_client.before_reply"),
 )
@@ -118,6 +120,8 @@ CLIENT = (
     Visit("client.chunk.after_receive", 5),
     Visit("client.ledger.before_write", 6),
     Visit("client.ledger.after_write", 6),
+    Visit("client.commit.before_send"),
+    Visit("client.commit.after_reply"),
     Visit("client.epoch.before_finish"),
     Visit("client.epoch.after_acknowledged"),
     Visit("client.ledger.before_fsync"),

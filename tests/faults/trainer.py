@@ -17,6 +17,7 @@ from penstock import Timing
 from penstock.client.epoch import StreamInfo
 from penstock.client.events import EndOfEpoch
 from penstock.client.options import checked_options
+from penstock.client.positions import Counting, Positions, Rate
 from penstock.client.runs import runs_of
 from penstock.client.session import Session
 from penstock.proto.spec import ComponentSpec
@@ -48,9 +49,15 @@ def elements(
     session = Session(service, (stream,), options)
     try:
         epoch = session.read()
+        counting = Counting(stream.fingerprint, (Rate(),))
+        positions = Positions(session.start().history, counting, None, rebuilt=False)
         try:
+            taken_once = False
             while not isinstance(taken := epoch.take(_TAKE_BYTES), EndOfEpoch):
                 assert taken is not None
+                if not taken_once:
+                    taken_once = True
+                    session.commit(positions.at(1, None, 1))
                 for arrays in runs_of(taken.pieces):
                     yield from (value.decode() for value in arrays[0])
         finally:

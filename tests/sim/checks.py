@@ -13,6 +13,7 @@ from penstock.dispatcher import events as ev
 from penstock.dispatcher.events import decode
 from penstock.dispatcher.recover import replay
 from penstock.dispatcher.snapshot import digest
+from penstock.dispatcher.splitset import SplitSet
 from penstock.dispatcher.state import State
 from penstock.dispatcher.validate import validate
 
@@ -71,6 +72,10 @@ class Ledger:
             facts.append(("worker", reply.worker, request.incarnation))
         elif method == "OpenJob":
             facts.append(("joined", reply.job, request.client))
+        elif method == "CommitPosition":
+            facts.append(("committed", request.job, request.position))
+        elif method == "GetPosition" and reply.position:
+            facts.append(("position", reply.position))
         elif method == "SyncClient" and not reply.failure:
             for progress in request.epochs:
                 epoch = (request.job, progress.stream, progress.epoch)
@@ -116,18 +121,51 @@ class Witness:
         self.epochs_finished: list[int] = []
         self.elements = 0
         self.epoch = -1
+        self.deaths = 0
         self._truth: list[tuple[int, int]] = []
         self._given: list[tuple[int, int]] = []
         self._left: Counter[tuple[int, int]] = Counter()
+        self._resumed = False
+        self._acknowledged = (0, 0)
+        # What was given of an epoch up to a position that was to be committed.
+        self._committed: dict[tuple[int, int], tuple[tuple[int, int], ...]] = {(0, 0): ()}
 
-    def begin(self, epoch: int) -> None:
-        """An epoch is read from its beginning."""
+    @property
+    def given_so_far(self) -> list[tuple[int, int]]:
+        """What was given of the epoch, by former lives too."""
+        return self._given
+
+    def committing(self, epoch: int, consumed: int) -> None:
+        """A position is to be committed."""
+        self._committed[epoch, consumed] = tuple(self._given[:consumed])
+
+    def committed(self, epoch: int, consumed: int) -> None:
+        """It was acknowledged."""
+        self._acknowledged = (epoch, consumed)
+
+    def resumes(self, epoch: int, consumed: int) -> None:
+        """A new life goes on at a position: no acknowledged commit may be lost (G7)."""
+        _check(
+            (epoch, consumed) >= self._acknowledged,
+            f"{self._acknowledged} was committed, {(epoch, consumed)} is known",
+        )
+        self._acknowledged = (epoch, consumed)
+
+    def begin(self, epoch: int, resumed_at: int | None = None) -> None:
+        """An epoch is read from its beginning, or from where a former life was."""
+        self._resumed = bool(resumed_at)
+        if resumed_at is not None:
+            self.epochs_finished = [number for number in self.epochs_finished if number < epoch]
         least = self.epochs_finished[-1] + 1 if self.epochs_finished else 0
         _check(epoch >= least, f"epoch {epoch} begins, {least - 1} was over")
         self.epoch = epoch
         self._truth = self.pipeline.truth(epoch)
         self._given = []
         self._left = Counter(self._truth)
+        if resumed_at:
+            self._given = list(self._committed[epoch, resumed_at])
+            self._left.subtract(self._given)
+            _check(min(self._left.values()) >= 0, "what was committed is not the truth")
 
     def given(self, split: int, values: tuple[int, ...]) -> None:
         """Elements were handed over."""
@@ -150,7 +188,8 @@ class Witness:
             f"epoch {self.epoch} ended after {len(self._given)} of {len(self._truth)} elements",
         )
         own = digest_of([value for _, value in self._given])
-        _check(own == said, f"epoch {self.epoch} has digest {own}, the reader says {said}")
+        same = own == said or (self._resumed and (own.count, own.total) == (said.count, said.total))
+        _check(same, f"epoch {self.epoch} has digest {own}, the reader says {said}")
         self.epochs_finished.append(self.epoch)
 
 
@@ -176,6 +215,13 @@ def _facts(event: Any) -> list[tuple[Any, ...]]:
             return [("epoch", job, stream, epoch)]
         case ev.SplitDelivered():
             return [("delivered", event.job, event.stream, event.epoch, event.split)]
+        case ev.PositionCommitted():
+            return [("committed", event.job, event.position), ("position", event.position)]
+        case ev.EpochResumed():
+            return [
+                ("delivered", event.job, event.stream, event.epoch, split)
+                for split in SplitSet.from_bytes(event.delivered)
+            ]
         case ev.EpochFinished():
             return [("finished", event.job, event.stream, event.epoch)]
     return []

@@ -1,5 +1,5 @@
-"""A simulated trainer process: the real client engine, epoch readers and lane core, with links and
-a sync loop that follow the rules of `client/stream.py` and `client/sync.py`."""
+"""A simulated trainer process: the real client engine, epoch readers and lane core, with links
+that follow the rules of `client/stream.py`; `sync` has the long polls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from .checks import Witness
 from .clock import Process
 from .dispatcher import HOST
 from .gossip import MODES, key_of
-from .net import Call, Connection, SimRpcError
+from .net import Connection, SimRpcError
+from .positions import Commits
+from .sync import SimSync
 
 if TYPE_CHECKING:
     from .world import World
@@ -150,67 +152,6 @@ class SimLinks(Links):
         return cast(WorkerLink, SimLink(target, self.trainer))
 
 
-class SimSync:
-    """The long polls of a client; see `SyncLoop`."""
-
-    def __init__(self, trainer: SimTrainer, engine: Engine) -> None:
-        self._trainer = trainer
-        self._engine = engine
-        self._world = trainer.world
-        self._timing = trainer.world.setup.timing
-        self._backoff = Backoff(self._timing)
-        self._call: Call | None = None
-        self._urgent = False
-        self._stopped = False
-
-    def start(self) -> None:
-        self._trainer.process.after(0, self._next)
-
-    def poke(self) -> None:
-        if self._call is not None and not self._urgent:
-            self._call.cancel()
-            self._call = None
-            self._trainer.process.after(0, self._next)
-
-    def stop(self) -> None:
-        if not self._stopped:
-            self._stopped = True
-            if self._call is not None:
-                self._call.cancel()
-            self._trainer.process.after(0, self._engine.sync_stopped)
-
-    def join(self, timeout_s: float) -> bool:
-        return True
-
-    def _next(self) -> None:
-        if self._stopped or self._call is not None:
-            return
-        sent = self._engine.sync_request()
-        self._urgent = sent.urgent
-        timeout_s = sent.request.hold_ms / 1000 + self._timing.rpc_deadline_s
-
-        def done(reply: Any, error: SimRpcError | None) -> None:
-            if self._call is call:
-                self._call = None
-                self._answered(sent, reply, error)
-
-        call = self._call = self._world.net.call(
-            self._trainer.process, HOST, "SyncClient", sent.request, timeout_s, done
-        )
-
-    def _answered(self, sent: Any, reply: Any, error: SimRpcError | None) -> None:
-        if error is None:
-            self._backoff.reset()
-            self._engine.sync_reply(sent, reply)
-            self._trainer.process.after(0, self._next)
-        elif is_transient(error):
-            self._trainer.process.after(self._backoff.next_s(), self._next)
-        else:
-            self._engine.sync_failed(error_of(error, HOST))
-            self.stop()
-        self._trainer.look()
-
-
 class SimControl:
     """What the engine asks of its `Control` besides the long polls."""
 
@@ -245,6 +186,7 @@ class SimTrainer:
         self.finished = False
         self._links: SimLinks | None = None
         self._reader: EpochReader | None = None
+        self._commits = Commits(self)
         self._looking = False
         self._timing = world.setup.timing
         self.process.after(world.rng.uniform(0.01, 0.5), self._open)
@@ -300,6 +242,9 @@ class SimTrainer:
         self.call("AnnounceClient", request, self._open_job)
 
     def _open_job(self, announced: control_pb2.AnnounceClientReply) -> None:
+        self._commits.find(lambda epochs: self._open_at(announced, epochs))
+
+    def _open_at(self, announced: control_pb2.AnnounceClientReply, epochs: list[int]) -> None:
         pipeline = self.witness.pipeline
         request = control_pb2.OpenJobRequest(
             protocol_version=PROTOCOL_VERSION,
@@ -314,6 +259,7 @@ class SimTrainer:
             term=announced.term,
             arrival=announced.arrival,
             cache=MODES[pipeline.seed % len(MODES)],
+            rewind=epochs,
         )
         self.call("OpenJob", request, self._opened)
 
@@ -341,6 +287,7 @@ class SimTrainer:
             cast(Control, SimControl(self)),
             job,
             ledger=None,
+            start=self._commits.start,
             memory_limit=setup.client_memory,
             timing=self._timing,
         )
@@ -359,7 +306,7 @@ class SimTrainer:
             self.engine.close_soon()
             return
         self.world.trace(self.name, "begins epoch", epoch)
-        self.world.check(self.witness.begin, epoch)
+        self.world.check(self.witness.begin, epoch, self._commits.resumed_at(epoch))
         self._reader = self.engine.read(0)
         self.look()
 
@@ -377,6 +324,7 @@ class SimTrainer:
             for piece in taken.pieces:
                 values = cast(Any, piece.chunk).values
                 self.world.check(self.witness.given, piece.split, values)
+            self._commits.consider()
             self._looking = True
             self.process.after(self.world.rng.random() * 2 * self.world.setup.step_s, self._take)
         elif isinstance(taken, EndOfEpoch):

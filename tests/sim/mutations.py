@@ -10,8 +10,9 @@ import pytest
 
 from penstock.client.engine import Engine as ClientEngine
 from penstock.client.lanes import EpochCore
+from penstock.client.positions import Positions
 from penstock.client.splits import SplitState
-from penstock.dispatcher import scheduler
+from penstock.dispatcher import positions, scheduler
 from penstock.dispatcher.engine import Engine
 from penstock.dispatcher.service import ControlService
 from penstock.worker.buffer import Buffer
@@ -172,6 +173,27 @@ def hears_overtaken_requests(patch: Patch) -> None:
     patch.setattr(ControlService, "_is_overtaken", lambda *_: False)
 
 
+def counts_one_element_too_few(patch: Patch) -> None:
+    """A position is one element before where the trainer is."""
+    at = Positions.at
+
+    def early(self: Positions, consumed: int, epoch: int | None, batch: int) -> Any:
+        position = at(self, max(consumed - 1, self._history.visits(0)[-1].base), epoch, batch)
+        return dataclasses.replace(position, consumed=consumed)
+
+    patch.setattr(Positions, "at", early)
+
+
+def goes_on_without_what_was_consumed(patch: Patch) -> None:
+    """An epoch that is resumed is made from its beginning."""
+    patch.setattr("penstock.dispatcher.progress.resumed_event", lambda *arguments: None)
+
+
+def forgets_commits(patch: Patch) -> None:
+    """A commit is answered, and not kept."""
+    patch.setattr(positions, "commit_events", lambda job, request: [])
+
+
 MUTATIONS: Mapping[str, Callable[[Patch], None]] = {
     mutation.__name__: mutation
     for mutation in (
@@ -189,5 +211,8 @@ MUTATIONS: Mapping[str, Callable[[Patch], None]] = {
         restores_beyond_the_cursor,
         never_ends_what_is_stuck,
         hears_overtaken_requests,
+        counts_one_element_too_few,
+        goes_on_without_what_was_consumed,
+        forgets_commits,
     )
 }

@@ -216,3 +216,28 @@ def test_the_command_prints_a_table_or_json_and_exits_with_5_if_anything_is_wron
     code, output = run(str(tmp_path))
     assert code == 5
     assert "NOT exact" in output
+
+
+def test_an_epoch_that_was_resumed_lacks_nothing_but_what_the_former_life_had(
+    tmp_path: Path,
+) -> None:
+    whole = Chunk.from_stacked(0, [np.arange(10)])
+    former = DigestBuilder()
+    former.update(whole.slice(0, 4).hashes)
+    ledger = Ledger(tmp_path, job="j1", client="later", seed=1, streams=["f"])
+    ledger.resume(0, 3, former.digest(), {7: 4})
+    builder = DigestBuilder.after(former.digest())
+    builder.update(whole.slice(4, 10).hashes)
+    ledger.record(0, 3, [Piece(7, whole.slice(4, 10))])
+    ledger.finish(0, 3, builder.digest(), {7: 10})
+    ledger.close()
+    for truth in (None, whole.hashes):
+        report = audit(tmp_path, truth)
+        assert report.clean, report
+        assert report.visits[0].elements == 6
+    short = Ledger(tmp_path, job="j1", client="short", seed=1, streams=["f"])
+    short.resume(0, 3, former.digest(), {7: 4})
+    short.record(0, 3, [Piece(7, whole.slice(5, 10))])
+    short.finish(0, 3, builder.digest(), {7: 10})
+    short.close()
+    assert audit(tmp_path).lost == 1

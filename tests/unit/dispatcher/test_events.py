@@ -57,6 +57,15 @@ GOLDEN: dict[str, tuple[ev.Event, list[Any]]] = {
         ev.CacheDecided("aa", True, "pays", 3, 30, 300, 9, 8, 7, 1 << 40),
         ["aa", True, "pays", 3, 30, 300, 9, 8, 7, 1 << 40],
     ),
+    "PositionCommitted": (
+        ev.PositionCommitted("j1", 2, 4, 100, "penstock.1.x"),
+        ["j1", 2, 4, 100, "penstock.1.x"],
+    ),
+    "JobRewound": (ev.JobRewound("j1", (4, 0)), ["j1", [4, 0]]),
+    "EpochResumed": (
+        ev.EpochResumed("j1", 0, 4, b"\x05", 10, 11),
+        ["j1", 0, 4, b"\x05", 10, 11],
+    ),
 }
 
 

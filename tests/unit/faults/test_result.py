@@ -94,6 +94,16 @@ def test_what_a_killed_trainer_had_is_judged_and_its_epoch_begins_again(tmp_path
     assert "before it was broken off" in problem
 
 
+def test_what_a_trainer_had_up_to_a_commit_and_after_it_is_one_epoch(tmp_path: Path) -> None:
+    readings = [(0, ELEMENTS, True), (1, ELEMENTS[:16], False), (1, ELEMENTS[8:], True)]
+    consumer = consumer_of(tmp_path, *readings, (2, ELEMENTS, True))
+    consumer.received[2].start = 8
+    consumer.received[2].batches = [8, 4]
+    assert judge(consumer)[1] == []
+    consumer.received[2].start = 16
+    assert any("epoch 1" in problem for problem in judge(consumer)[1])
+
+
 def test_an_epoch_that_comes_twice_or_not_at_all_is_a_failure(tmp_path: Path) -> None:
     readings = [(number, ELEMENTS, True) for number in (0, 0, 1, 2)]
     (problem,) = judge(consumer_of(tmp_path, *readings))[1]

@@ -24,6 +24,8 @@ MAY_IMPORT = {
 TENSORFLOW_FILES = {
     "client/dataset.py",
     "client/groundtruth.py",
+    "client/keras_callbacks.py",
+    "client/tracking.py",
     "faults/data.py",
     "faults/trainer.py",
 }
