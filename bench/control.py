@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ..client.daemon import Daemon
 from ..client.status import fetch_status
 from ..dispatcher import events as ev
-from ..dispatcher.events import encode
+from ..dispatcher.event_records import encode
 from ..errors import VerificationError
 from ..journal import Log
 from .children import Child

@@ -19,7 +19,7 @@ from . import events as ev
 from . import scheduler
 from .alarm import Alarm
 from .caching import Measures
-from .events import encode
+from .event_records import encode
 from .facts import Facts
 from .liveness import Liveness
 from .news import News

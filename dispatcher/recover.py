@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import JournalCorruptError
-from .events import decode
+from .event_records import decode
 from .snapshot import from_snapshot
 from .state import InvalidEventError, State
 from .validate import validate

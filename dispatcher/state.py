@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from . import caching, positions
+from . import caching, event_records, positions
 from . import events as ev
 from .records import (
     Attempt,
@@ -110,7 +110,7 @@ class State:
                     event.fingerprint not in self.datasets,
                     f"dataset {event.fingerprint} is registered already",
                 )
-                self.datasets[event.fingerprint] = Dataset(*ev.values(event))
+                self.datasets[event.fingerprint] = Dataset(*event_records.values(event))
                 return set()
             case _ if isinstance(event, caching.CacheEvent):
                 try:
@@ -255,7 +255,7 @@ class State:
             for lost in self.lost.values():
                 if lost.address == event.address:
                     self.lost[lost.worker] = dataclasses.replace(lost, replaced=True)
-            self.workers[event.worker] = Worker(*ev.values(event))
+            self.workers[event.worker] = Worker(*event_records.values(event))
             return {event.worker}
         worker = self.workers.get(event.worker)
         if worker is None:

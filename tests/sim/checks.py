@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Any
 
 from penstock.dispatcher import events as ev
-from penstock.dispatcher.events import decode
+from penstock.dispatcher.event_records import decode
 from penstock.dispatcher.recover import replay
 from penstock.dispatcher.snapshot import digest
 from penstock.dispatcher.splitset import SplitSet

@@ -6,13 +6,14 @@ from itertools import islice
 from pathlib import Path
 
 from penstock.bench import control
+from penstock.dispatcher import event_records
 from penstock.dispatcher import events as ev
 from penstock.dispatcher.recover import replay
 
 
 def test_the_history_of_a_recovery_is_one_that_can_happen() -> None:
     events = list(islice(control.history(), 5_000))
-    records = [(number, ev.encode(event)) for number, event in enumerate(events, 1)]
+    records = [(number, event_records.encode(event)) for number, event in enumerate(events, 1)]
     state = replay(None, records)
     finished = sum(isinstance(event, ev.EpochFinished) for event in events)
     assert finished == state.jobs["j1"].streams[0].epochs_finished >= 4

@@ -196,7 +196,8 @@ def test_news_in_the_moment_of_the_end_does_not_keep_it_from_ending(tmp_path: Pa
 
 
 def test_an_unnamed_job_that_no_client_ever_had_is_closed_at_the_start(tmp_path: Path) -> None:
-    from penstock.dispatcher.events import JobOpened, TermStarted, encode
+    from penstock.dispatcher.event_records import encode
+    from penstock.dispatcher.events import JobOpened, TermStarted
 
     async def test() -> None:
         log, _ = Log.open(tmp_path)
@@ -227,7 +228,8 @@ def test_a_second_dispatcher_on_the_journal_or_the_port_is_refused(tmp_path: Pat
 
 
 def test_a_record_that_does_not_follow_is_corruption_and_named(tmp_path: Path) -> None:
-    from penstock.dispatcher.events import TermStarted, encode
+    from penstock.dispatcher.event_records import encode
+    from penstock.dispatcher.events import TermStarted
 
     log, _ = Log.open(tmp_path)
     log.append(encode(TermStarted(1)))

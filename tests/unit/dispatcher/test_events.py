@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.dispatcher import event_records
 from penstock.dispatcher import events as ev
 from penstock.errors import JournalCorruptError
 
@@ -77,9 +78,9 @@ def test_there_is_a_golden_record_of_every_kind() -> None:
 def test_golden_records(kind: str) -> None:
     event, fields = GOLDEN[kind]
     record = msgpack.packb([kind, 1, *fields])
-    assert ev.encode(event) == record
-    assert ev.decode(record) == event
-    assert ev.as_dict(event)["kind"] == kind
+    assert event_records.encode(event) == record
+    assert event_records.decode(record) == event
+    assert event_records.as_dict(event)["kind"] == kind
 
 
 _BY_ANNOTATION = {
@@ -105,16 +106,16 @@ def any_event() -> st.SearchStrategy[ev.Event]:
 
 @given(any_event())
 def test_every_event_comes_back_from_its_record(event: ev.Event) -> None:
-    assert ev.decode(ev.encode(event)) == event
+    assert event_records.decode(event_records.encode(event)) == event
 
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_an_event_or_corruption(record: bytes) -> None:
     try:
-        event = ev.decode(record)
+        event = event_records.decode(record)
     except JournalCorruptError:
         return
-    assert ev.decode(ev.encode(event)) == event
+    assert event_records.decode(event_records.encode(event)) == event
 
 
 @pytest.mark.parametrize(
@@ -136,4 +137,4 @@ def test_any_bytes_are_an_event_or_corruption(record: bytes) -> None:
 )
 def test_what_is_wrong_with_a_record_is_said(parts: object, text: str) -> None:
     with pytest.raises(JournalCorruptError, match=text):
-        ev.decode(msgpack.packb(parts))
+        event_records.decode(msgpack.packb(parts))

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from penstock.dispatcher import admission, progress, scheduler
+from penstock.dispatcher import admission, event_records, progress, scheduler
 from penstock.dispatcher import events as ev
 from penstock.dispatcher.facts import Facts
 from penstock.dispatcher.offers import Offers
@@ -29,7 +29,7 @@ DATASET = "00112233"
 
 
 def records_of(journal: Iterable[ev.Event]) -> list[tuple[int, bytes]]:
-    return [(seq, ev.encode(event)) for seq, event in enumerate(journal, 1)]
+    return [(seq, event_records.encode(event)) for seq, event in enumerate(journal, 1)]
 
 
 class DispatcherMachine(RuleBasedStateMachine):
@@ -350,7 +350,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         records = records_of(self.journal)
         state = State()
         for seq, record in records:  # every prefix is a valid state, and snapshots as one
-            state.apply(ev.decode(record))
+            state.apply(event_records.decode(record))
             validate(state)
             if seq % 7 == 0:
                 assert to_snapshot(from_snapshot(to_snapshot(state))) == to_snapshot(state)

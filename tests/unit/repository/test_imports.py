@@ -23,6 +23,7 @@ MAY_IMPORT = {
 }
 TENSORFLOW_FILES = {
     "client/dataset.py",
+    "client/eager.py",
     "client/groundtruth.py",
     "client/keras_callbacks.py",
     "client/tracking.py",
