@@ -111,9 +111,12 @@ def test_errors_reach_the_trainer_with_class_and_text(make_dispatcher, pairs, ti
         dispatcher.news()
 
     threading.Timer(0.2, fail).start()
-    with pytest.raises(tf.errors.OpError, match="JobFailedError: split 3 failed: no such file"):
+    with pytest.raises(JobFailedError, match="split 3 failed: no such file"):
         list(served)
     assert isinstance(served.penstock.error, JobFailedError)
+    # What is read by a graph fails with an error of TensorFlow's.
+    with pytest.raises(tf.errors.OpError, match="JobFailedError: split 3 failed: no such file"):
+        list(served.prefetch(1))
     served.penstock.close()
 
 
