@@ -11,6 +11,8 @@ TARGET_S = 0.25
 ELEMENTS_MAX = 4096
 #: Elements in a batch of a stream whose rate is not known yet.
 _FIRST_BATCH = 8
+#: How long a run waits for the first measurement of another one, that its batches have a good size.
+_PATIENCE_S = 0.15
 
 
 @dataclass(slots=True)
@@ -24,21 +26,30 @@ class Rate:
 
     element_bytes: float | None = None
     element_s: float | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _changed: threading.Condition = field(default_factory=threading.Condition, repr=False)
+    #: The thread whose run goes ahead while nothing is known.
+    _first: int | None = field(default=None, repr=False)
 
     def learn(self, elements: int, nbytes: int, timed: int, seconds: float) -> None:
         """Takes in a chunk: `timed` of its elements took `seconds`; older measurements fade."""
-        with self._lock:
+        with self._changed:
             self.element_bytes = _blend(self.element_bytes, nbytes / elements)
             if timed:
                 self.element_s = _blend(self.element_s, seconds / timed)
+                self._changed.notify_all()
 
     def batch_size(self, fixed_bytes: int | None) -> int:
         """How many elements make a piece of the intended size and time: a power of two.
 
-        Blocks of a lane are powers of two as well, so a piece is handed to the trainer whole.
+        Blocks of a lane are powers of two as well, so a piece is handed to the trainer whole. Of
+        the runs that ask while nothing is known, the first is answered at once; the others wait a
+        moment for what it finds out, since a batch cannot change its size later.
         """
-        with self._lock:
+        with self._changed:
+            if self.element_s is None:
+                self._first = self._first or threading.get_ident()
+                if self._first != threading.get_ident():
+                    self._changed.wait_for(lambda: self.element_s is not None, _PATIENCE_S)
             nbytes = self.element_bytes if fixed_bytes is None else fixed_bytes
             seconds = self.element_s
         by_bytes = _FIRST_BATCH if nbytes is None else TARGET_BYTES / max(nbytes, 1)
@@ -80,9 +91,13 @@ class Meter:
 
     @property
     def full(self) -> bool:
-        """Whether one more like the largest would be too much, or the time is over."""
+        """Whether one more like the largest would be too much, or the time is over.
+
+        Or others wait for the first measurement of all.
+        """
         return (
-            self._nbytes + self._largest > TARGET_BYTES
+            (self._timed > 0 and self._rate.element_s is None)
+            or self._nbytes + self._largest > TARGET_BYTES
             or self._elements >= ELEMENTS_MAX
             or self._seconds() >= TARGET_S
         )

@@ -161,8 +161,8 @@ def squares(count: int = 640) -> Any:
 
 
 def wide(count: int = 640) -> Any:
-    """Elements of 64 KiB, so that a split has several frames."""
-    return tf.data.Dataset.range(count).map(lambda x: tf.fill([1 << 13], x))
+    """Elements of 256 KiB, so that a split has several frames."""
+    return tf.data.Dataset.range(count).map(lambda x: tf.fill([1 << 15], x))
 
 
 WHOLE = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from penstock.worker import pieces
 from penstock.worker.messages import DETAIL_BYTES_MAX, AttemptError, Piece
 from penstock.worker.pieces import EncodedPiece
 from penstock.worker.pipeline import run_attempt
-from penstock.worker.rate import ELEMENTS_MAX, TARGET_BYTES, Rate
+from penstock.worker.rate import ELEMENTS_MAX, TARGET_BYTES, Meter, Rate
 
 from .fakes import assignment
 
@@ -281,6 +282,36 @@ def test_a_piece_can_be_cut() -> None:
     cut = pieces[0].slice(3, 8)
     assert (cut.start, cut.stop, cut.header["attempt"]) == (3, 8, 1)
     decode(cut.header, memoryview(b"".join(cut.buffers))).verify()
+
+
+def test_of_runs_that_begin_together_one_measures_for_all() -> None:
+    rate = Rate()
+    assert rate.batch_size(4) == rate.batch_size(4) == 8  # whoever measures does not wait
+    with ThreadPoolExecutor(3) as pool:
+        others = [pool.submit(rate.batch_size, 4) for _ in range(3)]
+        rate.learn(8, 32, 8, 8 * 1e-6)
+        assert [other.result() for other in others] == [ELEMENTS_MAX] * 3
+
+
+def test_a_run_does_not_wait_long_for_one_that_is_slow() -> None:
+    rate = Rate()
+    assert rate.batch_size(4) == 8
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(rate.batch_size, 4).result(timeout=30) == 8
+
+
+def test_the_first_measurement_is_told_as_soon_as_it_is_there() -> None:
+    rate = Rate()
+    meter = Meter(rate)
+    meter.add(8, 32)
+    assert not meter.full  # the first batch says nothing of those that follow
+    meter.add(8, 32)
+    assert meter.full
+    meter.flush()
+    meter.restart()
+    meter.add(8, 32)
+    meter.add(8, 32)
+    assert not meter.full
 
 
 def test_the_rate_forgets_slowly_and_stays_within_bounds() -> None:
