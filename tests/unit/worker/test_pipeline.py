@@ -317,10 +317,10 @@ def test_the_first_measurement_is_told_as_soon_as_it_is_there() -> None:
 def test_the_rate_forgets_slowly_and_stays_within_bounds() -> None:
     rate = Rate()
     assert rate.batch_size(None) == rate.batch_size(4) == 8
-    rate.learn(100, 100 * 1000, 0, 0.0)
+    rate.learn(100, 100 * 4000, 0, 0.0)
     assert rate.batch_size(None) == 8  # nothing was timed yet
-    rate.learn(100, 100 * 1000, 100, 100 * 1e-6)
-    assert rate.batch_size(None) == 1024  # the power of two below
+    rate.learn(100, 100 * 4000, 100, 100 * 1e-6)
+    assert rate.batch_size(None) == 1024  # of 4 MiB, the power of two below
     assert rate.batch_size(1) == ELEMENTS_MAX
     assert rate.batch_size(0) == ELEMENTS_MAX
     assert rate.batch_size(64 << 20) == 1
