@@ -91,9 +91,9 @@ def test_buffers_stay_within_their_limits_while_the_trainer_does_not_read(
         paused = told(process)
         worker = cluster.workers[0].pid
         buffered = 4 * floats * (made_at_rest(cluster) - paused["consumed"])
-        # Each limit may be passed by a chunk (1 MiB) of every lane; TensorFlow's batches read
+        # Each limit may be passed by a chunk (4 MiB) of every lane; TensorFlow's batches read
         # ahead a little, and kernel buffers hold some.
-        assert buffered <= client_limit + worker_limit + 2 * 16 * MIB, buffered / MIB
+        assert buffered <= client_limit + worker_limit + 2 * 16 * 4 * MIB, buffered / MIB
         assert buffered >= worker_limit / 2, "nobody worked ahead: nothing was tested"
         rest = rss(worker), rss(process.pid)
         assert process.stdin is not None
@@ -102,8 +102,8 @@ def test_buffers_stay_within_their_limits_while_the_trainer_does_not_read(
         whole = told(process)
         assert (whole["consumed"], whole["digests"]) == (elements, 1)
         # What it takes to run is in both figures. A buffer without a limit would be 1000 MiB.
-        assert rss(worker) - rest[0] < 100 * MIB
-        assert whole["rss_bytes"] - rest[1] < 100 * MIB
+        assert rss(worker) - rest[0] < 250 * MIB
+        assert whole["rss_bytes"] - rest[1] < 250 * MIB
 
 
 def test_memory_does_not_grow_with_the_epochs(make_cluster: ClusterMaker) -> None:
