@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..bench.harness import Case, Settings
 
 #: The modules of penstock.bench that have a CASE; loaded when asked for.
-MODULES = ("recovery", "checkpoint", "journal", "control", "cache", "scaling")
+MODULES = ("recovery", "checkpoint", "journal", "control", "cache", "shuffle", "scaling")
 #: The cases of penstock.bench.speed.
 SPEED = ("scalars", "vectors", "images", "batches", "jpeg", "strings", "ragged", "tfrecord-raw")
 CASES = (*MODULES[:-1], *SPEED, MODULES[-1])
@@ -86,6 +86,9 @@ def bench(
 
     [bold]cache[/bold]: epochs computed, put into the workers' cache and got from it, beside a raw
     sendfile and TensorFlow's own caches.
+
+    [bold]shuffle[/bold]: how well an epoch is mixed, locally and through penstock: distance of
+    neighbours in the source, spread of batches, and what a classifier makes of sorted digits.
 
     [bold]scalars[/bold], [bold]vectors[/bold], [bold]images[/bold], [bold]batches[/bold],
     [bold]jpeg[/bold], [bold]strings[/bold], [bold]ragged[/bold], [bold]tfrecord-raw[/bold]: how

@@ -145,6 +145,7 @@ def planned(
             stream.blob,
             stream.cache.key if stream.cache is not None else "",
             stream.permuted,
+            stream.blended,
         )
         for stream in plan.streams
     )
