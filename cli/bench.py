@@ -77,7 +77,6 @@ def bench(
     everything is killed. The outage is the longest time between two deliveries that follow each
     other, of which the second came after the kill; nothing is subtracted from it. Detection
     (until the dispatcher counts the worker as lost) and the start of processes are shown apart.
-
     [bold]checkpoint[/bold]: the time of an epoch with checkpoints every second, every 5 seconds
     and auto, against none; in turns.
 
@@ -86,9 +85,7 @@ def bench(
 
     [bold]cache[/bold]: epochs computed, put into the workers' cache and got from it, beside a raw
     sendfile and TensorFlow's own caches.
-
-    [bold]shuffle[/bold]: how well an epoch is mixed, locally and through penstock: distance of
-    neighbours in the source, spread of batches, and what a classifier makes of sorted digits.
+    [bold]shuffle[/bold]: how well an epoch is mixed, and what a training makes of it.
 
     [bold]scalars[/bold], [bold]vectors[/bold], [bold]images[/bold], [bold]batches[/bold],
     [bold]jpeg[/bold], [bold]strings[/bold], [bold]ragged[/bold], [bold]tfrecord-raw[/bold]: how
