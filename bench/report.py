@@ -66,9 +66,11 @@ def cell(metric: str, summary: Summary | None) -> Text:
 
 
 def value(metric: str, number: float) -> str:
-    """A value as its metric's name says it: seconds, milliseconds, bytes, a part, a number."""
+    """A value as its metric's name says it: seconds, milliseconds, bytes, parts, a number."""
     if metric.endswith("_overhead"):
         return f"{number:+.1%}"
+    if metric.endswith("_part"):
+        return f"{number:.1%}"
     if metric.startswith("times_") or metric.endswith("_cpu"):
         return f"{rounded(number)}×"
     if metric == "mb_per_s" or metric.endswith("_per_gb"):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..bench.harness import Case, Settings
 
 #: The modules of penstock.bench that have a CASE; loaded when asked for.
-MODULES = ("recovery", "checkpoint", "journal", "control", "cache", "scaling")
+MODULES = ("recovery", "checkpoint", "journal", "control", "cache", "shuffle", "scaling")
 #: The cases of penstock.bench.speed.
 SPEED = ("scalars", "vectors", "images", "batches", "jpeg", "strings", "ragged", "tfrecord-raw")
 CASES = (*MODULES[:-1], *SPEED, MODULES[-1])
@@ -77,7 +77,6 @@ def bench(
     everything is killed. The outage is the longest time between two deliveries that follow each
     other, of which the second came after the kill; nothing is subtracted from it. Detection
     (until the dispatcher counts the worker as lost) and the start of processes are shown apart.
-
     [bold]checkpoint[/bold]: the time of an epoch with checkpoints every second, every 5 seconds
     and auto, against none; in turns.
 
@@ -86,6 +85,7 @@ def bench(
 
     [bold]cache[/bold]: epochs computed, put into the workers' cache and got from it, beside a raw
     sendfile and TensorFlow's own caches.
+    [bold]shuffle[/bold]: how well an epoch is mixed, and what a training makes of it.
 
     [bold]scalars[/bold], [bold]vectors[/bold], [bold]images[/bold], [bold]batches[/bold],
     [bold]jpeg[/bold], [bold]strings[/bold], [bold]ragged[/bold], [bold]tfrecord-raw[/bold]: how

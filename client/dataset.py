@@ -72,7 +72,8 @@ def distribute(
         seed: decides the order and the randomness of every epoch; None draws one.
         lanes: number of lanes; by default 16, or 1 where the order must be the source's.
         block: elements of a lane before the next one's turn; by default about 256 KiB worth,
-            or 4 MiB where the splits themselves are mixed.
+            4 MiB where the splits themselves are mixed, or 1 where the pipeline interleaves files
+            or shuffles what is in them.
         deterministic: False takes elements in whatever order they arrive.
         exact: False lets splits of files end in a short batch, for more work on the workers.
         strict: what a replay cannot reproduce is an error, not a warning.
@@ -145,6 +146,7 @@ def planned(
             stream.blob,
             stream.cache.key if stream.cache is not None else "",
             stream.permuted,
+            stream.blended,
         )
         for stream in plan.streams
     )

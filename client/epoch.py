@@ -37,6 +37,8 @@ class StreamInfo:
     cache_key: str = ""
     #: Its splits are ranges of a permutation of the source.
     permuted: bool = False
+    #: The pipeline mixes elements of different splits, as lanes then have to.
+    blended: bool = False
 
 
 class EpochReader:

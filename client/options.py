@@ -44,14 +44,20 @@ class JobOptions:
     timing: Timing = field(default_factory=Timing)
 
 
-def default_block(components: Sequence[ComponentSpec], *, mixed: bool = False) -> int:
+def default_block(
+    components: Sequence[ComponentSpec], *, mixed: bool = False, blended: bool = False
+) -> int:
     """Elements of a block, a power of two: about 256 KiB worth, 1 to 256; 16 when unknown.
 
     Args:
         components: types of an element.
         mixed: the order of the lanes' turns does not matter, so there may be few: about 4 MiB
             worth, 1 to 4096.
+        blended: the pipeline mixes elements of different splits, which a block longer than 1
+            would keep apart; where `mixed`, it need not.
     """
+    if blended and not mixed:
+        return 1
     most_bytes, most = _BLOCK_MIXED if mixed else _BLOCK_MIXING
     nbytes = 0
     for spec in components:

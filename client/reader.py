@@ -47,7 +47,8 @@ class Reader:
         seed: decides the order and the randomness of every epoch; None for one drawn at random.
         lanes: number of lanes; by default 16, or 1 where the order must be the source's.
         block: elements of a lane before the next one's turn; by default about 256 KiB worth,
-            or 4 MiB where the splits themselves are mixed.
+            4 MiB where the splits themselves are mixed, or 1 where a dataset interleaves files or
+            shuffles what is in them.
         deterministic: False takes elements in whatever order they arrive.
         ordered: for a fingerprint only: splits in source order, never permuted.
         exact: for a dataset only: see `penstock.graph.analyse`.

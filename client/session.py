@@ -176,7 +176,11 @@ class Session:
         options, client, start = self._options, secrets.token_hex(8), self.origin
         lanes = options.lanes or (1 if options.ordered else DEFAULT_LANES)
         block = options.block or min(
-            default_block(stream.components, mixed=lanes == 1 or stream.permuted)
+            default_block(
+                stream.components,
+                mixed=lanes == 1 or stream.permuted,
+                blended=stream.blended,
+            )
             for stream in streams
         )
         if start is not None:

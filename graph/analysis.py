@@ -10,6 +10,7 @@ import tensorflow as tf
 from ..errors import NotShippableError, UsageError
 from . import moves
 from .cut import Cut, Cutter, describe, needs_order
+from .functions import findings
 from .ir import Graph, capture_graph
 from .marks import is_mark
 from .plan import Note, Plan
@@ -66,6 +67,7 @@ def analyse(
     streams = [stream for stream, _ in made]
     notes += [note for _, said in made for note in said]
     ends = [part.root for part in cut.parts]
+    notes += _client_draws(graph, ends, strict=strict)
     notes += _idle_marks(graph, ends)
     return Plan(
         streams=tuple(streams),
@@ -99,6 +101,24 @@ def _cut(
     moved = moves.rewrite(graph, through_interleave=through_interleave)
     cutter = Cutter(graph, exact=exact, keep_repeats=not through_interleave)
     return graph, moved, cutter.run()
+
+
+def _client_draws(graph: Graph, ends: list[str], *, strict: bool) -> Iterator[Note]:
+    """A note for every op in the client's functions that another run does not repeat.
+
+    Raises:
+        NotShippableError: there is one, and `strict`.
+    """
+    suffix = Graph(graph.to_proto(graph.root, retval=False, stop=ends), graph.root, {})
+    above = [name for name in suffix.reachable(suffix.root) if name not in ends]
+    for finding in findings(suffix, above):
+        if finding.fatal:
+            continue  # Python and other objects of this process may be used in it
+        what = "draws random numbers" if finding.random else "has state"
+        text = f"{finding.op} {what} at the client that another run does not repeat"
+        if strict:
+            raise NotShippableError(f"{finding.where}: {text}")
+        yield Note("replay", finding.where, text)
 
 
 def _idle_marks(graph: Graph, ends: list[str]) -> Iterator[Note]:

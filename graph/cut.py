@@ -41,6 +41,9 @@ class Part:
     permute: bool = False
     #: Takes elements of several source items in turn.
     mixing: bool = False
+    #: Mixes elements of several source items in a way that no permutation of the source can stand
+    #: for, so that lanes have to: an interleave, or a shuffle of what files or groups gave.
+    blended: bool = False
     #: Splits must begin at multiples of this many source items.
     align: int = 1
     #: Constants and ranges only: as well made by the client where it meets another stream.
@@ -164,6 +167,7 @@ class Cutter:
 
     def _local(self, name: str, cls: OpClass, part: Part) -> Part:
         opens = not cls.one_to_one and reads_files(self.graph, name)
+        mixing = is_mixing(self.graph, name)
         return replace(
             part,
             root=name,
@@ -171,7 +175,8 @@ class Cutter:
             one_to_one=part.one_to_one and (cls.one_to_one or cls.shuffle),
             shuffled=part.shuffled or cls.shuffle,
             permute=part.permute or (cls.shuffle and part.align == 1 and not part.files),
-            mixing=part.mixing or is_mixing(self.graph, name),
+            mixing=part.mixing or mixing,
+            blended=part.blended or mixing or (cls.shuffle and (part.files or part.align > 1)),
             trivial=part.trivial and cls.one_to_one and not calls_functions(self.graph, name),
         )
 

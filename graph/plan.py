@@ -64,6 +64,8 @@ class Stream:
     shuffled: bool
     #: Splits are ranges of a permutation of the source: neighbours are mixed in each of them.
     permuted: bool
+    #: The user mixes elements of different splits: lanes take turns element by element.
+    blended: bool
     #: What it reads, in words.
     source: str
     #: The ops that the workers run, in order, in words.

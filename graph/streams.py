@@ -75,6 +75,7 @@ def make_stream(
         replayable=replayable,
         shuffled=part.shuffled,
         permuted=table.permute,
+        blended=part.blended,
         source=source,
         steps=steps(graph, part.root, ()),
         cache=_cache_point(point, encoded.key),

@@ -63,3 +63,10 @@ def test_a_block_is_a_whole_piece_where_splits_are_mixed_already() -> None:
     assert default_block([ComponentSpec("float32", (64, 64, 3))], mixed=True) == 64
     assert default_block([ComponentSpec("float32", (1000, 1000))], mixed=True) == 1
     assert default_block([ComponentSpec("string", ())], mixed=True) == 16
+
+
+def test_a_block_is_one_element_where_lanes_have_to_blend_their_splits() -> None:
+    numbers, names = [ComponentSpec("int64", ())], [ComponentSpec("string", ())]
+    assert default_block(numbers, blended=True) == default_block(names, blended=True) == 1
+    # One lane, or splits that are mixed themselves, leave nothing to blend.
+    assert default_block(numbers, mixed=True, blended=True) == 4096
