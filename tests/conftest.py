@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # No deadline: on a shared machine the time of one example says nothing about the code.
 common = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -17,3 +23,14 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.ge
 # interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """A command that runs in this process takes the log for itself; the next test wants it back."""
+    root = logging.getLogger("penstock")
+    handlers, level, propagate = list(root.handlers), root.level, root.propagate
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    root.propagate = propagate
