@@ -96,7 +96,7 @@ def _act(name: str, point: Failpoint) -> None:
     sys.stderr.write(f"failpoint {name}: {point.action}\n")
     sys.stderr.flush()
     if point.action == "sleep":
-        time.sleep(point.seconds)
+        time.sleep(point.seconds)  # the fault that was asked for: whoever comes here is late
     elif point.action == "raise":
         raise OSError(errno.EIO, f"failpoint {name}")
     else:

@@ -138,15 +138,15 @@ def planned(
     )
     streams = tuple(
         StreamInfo(
-            stream.fingerprint,
-            stream.num_splits,
-            stream.weights,
-            stream.replayable,
-            tuple(stream.components),
-            stream.blob,
-            stream.cache.key if stream.cache is not None else "",
-            stream.permuted,
-            stream.blended,
+            fingerprint=stream.fingerprint,
+            num_splits=stream.num_splits,
+            weights=stream.weights,
+            replayable=stream.replayable,
+            components=tuple(stream.components),
+            graph=stream.blob,
+            cache_key=stream.cache.key if stream.cache is not None else "",
+            permuted=stream.permuted,
+            blended=stream.blended,
         )
         for stream in plan.streams
     )

@@ -94,6 +94,10 @@ class DistributedDataset(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow h
 
         Nothing is computed for a batch, so `num_parallel_calls` and `deterministic` change nothing.
         """
+        if not tf.executing_eagerly():  # inside a function, whose caller's epoch it is
+            return super().batch(
+                batch_size, drop_remainder, num_parallel_calls, deterministic, name
+            )
         batches = self._stacked().rebatch(batch_size, drop_remainder=drop_remainder, name=name)
         spec = self.element_spec
         if spec != flat_specs(spec):

@@ -47,6 +47,19 @@ class Visit:
     total: int | None
 
 
+def dealt(job: OpenedJob, stream: int, epoch: int) -> list[list[int]]:
+    """The splits of each lane of a job's epoch, in order."""
+    info = job.streams[stream]
+    return deal(
+        info.num_splits,
+        job.lanes,
+        seed=job.seed,
+        epoch=epoch,
+        weights=info.weights,
+        ordered=job.ordered,
+    )
+
+
 def place_of(info: StreamInfo, epoch: int) -> StreamPosition:
     """The beginning of an epoch of a stream."""
     weights = info.weights or ()
@@ -83,14 +96,7 @@ class History:
     def open(self, stream: int, epoch: int) -> tuple[EpochCore, StreamPosition | None]:
         """The core of an epoch that is opened, and where it begins if not at its beginning."""
         job, info = self._job, self._job.streams[stream]
-        lanes = deal(
-            info.num_splits,
-            job.lanes,
-            seed=job.seed,
-            epoch=epoch,
-            weights=info.weights,
-            ordered=job.ordered,
-        )
+        lanes = dealt(job, stream, epoch)
         start = self._start[stream] if self._start is not None else None
         if start is not None and (start.epoch != epoch or not start.started):
             start = None

@@ -24,6 +24,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..errors import PenstockError
 from ..proto.hashing import DigestBuilder
 from .events import (
@@ -255,9 +257,8 @@ class EpochCore:
             self._take_in_turn(max_elements, pieces, out)
         else:
             self._take_any(max_elements, pieces, out)
-        for piece in pieces:
-            self._digest.update(piece.chunk.hashes)
         if pieces:
+            self._digest.update(np.concatenate([piece.chunk.hashes for piece in pieces]))
             return Delivery(tuple(pieces)), out
         if not self._unfinished:
             return EndOfEpoch(self.digest), out
@@ -265,8 +266,7 @@ class EpochCore:
 
     def _take_in_turn(self, budget: int, pieces: list[Piece], out: list[Instruction]) -> None:
         while budget > 0 and self._unfinished:
-            lane = self._lanes[self._turn]
-            state = self._settle(lane, out)
+            state = self._settle(self._lanes[self._turn], out)
             if state is None or self._left == 0:
                 self._turn = (self._turn + 1) % len(self._lanes)
                 self._left = self.block
@@ -313,8 +313,10 @@ class EpochCore:
     def _pop(
         self, state: SplitState, count: int, pieces: list[Piece], out: list[Instruction]
     ) -> None:
+        buffered = state.buffered
         pieces.extend(Piece(state.split, chunk) for chunk in state.pop(count))
-        self._top_up(state, out)
+        if state.buffered < buffered:  # else the chunk is not handed over whole yet
+            self._top_up(state, out)
 
     def _wait(self) -> Wait:
         turn = self._turn

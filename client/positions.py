@@ -17,8 +17,10 @@ from .position import Position
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .engine import OpenedJob
     from .epoch import StreamInfo
     from .history import History, Visit
+    from .position import StreamPosition
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,7 @@ class Positions:
             wanted = consumed * rate.per
             wanted = wanted if total is None else min(wanted, total)
             places.append(self._history.place(stream, number, wanted))
-        return self._position(epoch, consumed, places, replayed=False)
+        return position_in(self._history.job, self._counting.dataset, epoch, consumed, places)
 
     def _replayed(self, consumed: int, epoch: int | None) -> Position:
         """A position in an epoch that has to be read from its beginning."""
@@ -209,24 +211,33 @@ class Positions:
                 " client's, or iterate over the Reader itself"
             )
         places = [place_of(info, epoch) for info in self._history.job.streams]
-        return self._position(epoch, consumed, places, replayed=consumed > 0)
-
-    def _position(
-        self, epoch: int, consumed: int, places: Sequence[Any], *, replayed: bool
-    ) -> Position:
-        job = self._history.job
-        return Position(
-            dataset=self._counting.dataset[:32],
-            seed=job.seed,
-            lanes=job.lanes,
-            block=job.block,
-            ordered=job.ordered,
-            deterministic=job.deterministic,
-            epoch=epoch,
-            consumed=consumed,
-            replayed=replayed,
-            streams=tuple(places),
+        return position_in(
+            self._history.job, counting.dataset, epoch, consumed, places, replayed=consumed > 0
         )
+
+
+def position_in(
+    job: OpenedJob,
+    dataset: str,
+    epoch: int,
+    consumed: int,
+    places: Sequence[StreamPosition],
+    *,
+    replayed: bool = False,
+) -> Position:
+    """A position in a job's epoch; see `Position` for the arguments."""
+    return Position(
+        dataset=dataset[:32],
+        seed=job.seed,
+        lanes=job.lanes,
+        block=job.block,
+        ordered=job.ordered,
+        deterministic=job.deterministic,
+        epoch=epoch,
+        consumed=consumed,
+        replayed=replayed,
+        streams=tuple(places),
+    )
 
 
 def check_options(position: Position, counting: Counting, options: Any) -> None:

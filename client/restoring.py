@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from ..errors import PositionError, UsageError
+from ..errors import UsageError
 from .options import DEFAULT_LANES
 from .position import Position
 from .session import COMMITTED
@@ -50,17 +50,14 @@ def checked_consumed(name: str, value: object, least: int = 0) -> int:
 def completed(options: JobOptions, at: Position | str | None) -> JobOptions:
     """The options with what a position says where the user said nothing.
 
-    Raises:
-        PositionError: the user said something else.
+    Where the user said something else, the session says so, with all that differs.
     """
     if not isinstance(at, Position):
         return options
-    found = [
-        f"{name} is {getattr(options, name)}, it was {getattr(at, name)}"
-        for name in ("seed", "lanes", "block")
-        if getattr(options, name) not in (None, getattr(at, name))
-    ]
-    if found:
-        raise PositionError(f"the position is one of something else: {'; '.join(found)}")
-    lanes = at.lanes if at.lanes != DEFAULT_LANES else options.lanes
-    return dataclasses.replace(options, seed=at.seed, lanes=lanes, block=at.block)
+    return dataclasses.replace(
+        options,
+        seed=at.seed if options.seed is None else options.seed,
+        # Lanes that are asked for have to be possible, the default need not.
+        lanes=at.lanes if options.lanes is None and at.lanes != DEFAULT_LANES else options.lanes,
+        block=options.block or at.block,
+    )

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import PositionError, UsageError
-from ..proto.deal import deal
 from .arrays import nested
-from .history import place_of
+from .history import dealt, place_of
 from .position import Cursor, Position
+from .positions import position_in
 from .reader import Reader
 from .restoring import checked_consumed
 
@@ -174,30 +174,12 @@ class TorchDataset(_Base):  # type: ignore[misc]
                 f"{world} workers cannot share {job.lanes} lanes: pass lanes={world} or more"
             )
         (info,) = job.streams
-        lanes = deal(
-            info.num_splits,
-            job.lanes,
-            seed=job.seed,
-            epoch=epoch,
-            weights=info.weights,
-            ordered=job.ordered,
-        )
         cursors = tuple(
-            Cursor(0 if lane % world == rank else len(splits)) for lane, splits in enumerate(lanes)
+            Cursor(0 if lane % world == rank else len(splits))
+            for lane, splits in enumerate(dealt(job, 0, epoch))
         )
         place = dataclasses.replace(place_of(info, epoch), cursors=cursors, left=job.block)
-        return Position(
-            dataset=self._fingerprint[:32],
-            seed=job.seed,
-            lanes=job.lanes,
-            block=job.block,
-            ordered=job.ordered,
-            deterministic=job.deterministic,
-            epoch=epoch,
-            consumed=0,
-            replayed=False,
-            streams=(place,),
-        )
+        return position_in(job, self._fingerprint, epoch, 0, [place])
 
     def _made(self, element: tuple[Any, ...]) -> Any:
         # Copies: PyTorch wants arrays that may be written to.

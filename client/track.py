@@ -14,8 +14,6 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..errors import PositionError
 from ..proto.hashing import Digest, DigestBuilder
 from .position import Cursor
@@ -191,8 +189,8 @@ class Track:
         for piece in pieces:
             resumed = self._prefix(piece.split) if piece.split in self._begun else None
             self._begun.discard(piece.split)
-            # A copy: the chunk's own are in the buffer that it was received into.
-            hashes = np.array(piece.chunk.hashes)
+            # They lie in the frame's header, not in the buffer that its payload was received into.
+            hashes = piece.chunk.hashes
             self._runs.append(_Run(self._lane_of[piece.split], piece.split, hashes, resumed))
             self.delivered += len(hashes)
         while self.delivered - self.floor > KEPT_MAX:

@@ -130,6 +130,10 @@ class Chunk:
         if max_len is not None and max_len < 1:
             raise UsageError(f"runs of at most {max_len} elements would never end")
         changes = {change for column in self.columns for change in column.shapes.changes()}
+        if not changes and max_len is None:
+            if self.count:
+                yield self.start, tuple(column.stack(0, self.count) for column in self.columns)
+            return
         bounds = sorted(changes | {0, self.count})
         for begin, end in itertools.pairwise(bounds):
             step = max_len or end - begin

@@ -105,7 +105,7 @@ def _read(reading: Reading, local: tf.data.Dataset, service: str, timing: Timing
             digest_fields = {"count": digest.count, "total": digest.total}
             say("epoch", epoch=epoch, number=number, elements=elements, **digest_fields)
     except Exception as error:
-        # tf.data shows an error of the reader as text only; the soak judges by the kind.
+        # A graph shows an error of the reader as text only; the soak judges by the kind.
         cause = reader.error or error
         say("error", kind=type(cause).__name__, text=str(cause)[:2000], epoch=epoch)
     else:
@@ -131,7 +131,7 @@ def _consume(served: tf.data.Dataset, path: Path, reader: Reader) -> int:
             file.write(hash_of(element))
             elements += 1
             if elements % _STEP == 0:
-                time.sleep(_STEP_S)
+                time.sleep(_STEP_S)  # stands for the model's work on a batch
             asked_s = time.monotonic()
     _told_wait(asked_s)
     return elements

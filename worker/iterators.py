@@ -57,12 +57,16 @@ class Source:
 
     Attributes:
         layout: as given.
+        batched: what it gives has a leading dimension.
     """
 
     def __init__(self, dataset: Any, layout: Layout) -> None:
         self.layout = layout
         dataset = dataset.with_options(options())
-        self._iterator = iter(dataset.batch(layout.size) if layout.kind == "stacked" else dataset)
+        # A batch of one would only be a copy, save of strings, which come in another form alone.
+        strings = any(spec.dtype == tf.string for spec in tf.nest.flatten(dataset.element_spec))
+        self.batched = layout.kind == "stacked" and (layout.size > 1 or strings)
+        self._iterator = iter(dataset.batch(layout.size) if self.batched else dataset)
 
     def __iter__(self) -> Iterator[Any]:
         """The elements or batches that follow; every caller goes on where the last one stopped."""

@@ -221,6 +221,8 @@ def _stacked(source: Source, rate: Rate, start: int) -> Iterator[Chunk]:
     meter = Meter(rate)
     for batch in source:
         arrays = tuple(map(_array, batch))
+        if not source.batched:
+            arrays = tuple(array[np.newaxis] for array in arrays)
         parts.append(arrays)
         meter.add(len(arrays[0]), sum(map(_size, arrays)))
         if meter.full:

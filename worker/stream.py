@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 256
+_RETRY_S = 0.1
 _PREFIX = "worker-"
 
 
@@ -138,7 +139,7 @@ class StreamServer:
         self._worker = worker
         self._hello_deadline_s = hello_deadline_s
         self._lock = threading.Lock()
-        self._closing = False
+        self._closing = threading.Event()
         self._accepted = 0
         self._connections: set[Connection] = set()
         tcp = listen_tcp(host, port)
@@ -165,7 +166,7 @@ class StreamServer:
         """Stops listening, ends all connections and waits for their threads, but not for long."""
         end = time.monotonic() + deadline_s
         with self._lock:
-            self._closing = True
+            self._closing.set()
             connections = list(self._connections)
         for _, sock in self._listeners:
             with contextlib.suppress(OSError):
@@ -186,11 +187,12 @@ class StreamServer:
             try:
                 sock, address = listener.accept()
             except OSError as error:
-                if self._closing:
+                if self._closing.is_set():
                     return
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ECONNABORTED):
                     logger.warning("cannot accept a connection: %s", error)
-                    time.sleep(0.1)  # nothing tells when descriptors are free again
+                    # Nothing tells when descriptors are free again; that we end is told.
+                    self._closing.wait(_RETRY_S)
                     continue
                 logger.exception("the %s listener is broken", kind)
                 return
@@ -207,7 +209,7 @@ class StreamServer:
             sock, name, self._desk, self._worker, self._hello_deadline_s, self._forget
         )
         with self._lock:
-            if self._closing:
+            if self._closing.is_set():
                 sock.close()
                 return
             self._connections.add(connection)

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from penstock.client.dataset import distribute
+from penstock.client.eager import DistributedDataset
 from penstock.client.groundtruth import digest_of
 from penstock.client.reader import Reader
 from penstock.errors import JobFailedError, SpecMismatchError, UsageError
@@ -100,6 +101,14 @@ def test_a_reader_of_a_dataset_gives_numpy_in_the_same_nesting(
         assert set(first) == {"a", "b"}
         assert sum(1 for _ in reader) == 500
     close(dispatcher)
+
+
+def test_a_loop_is_direct_where_nothing_is_left_for_the_client(make_dispatcher, pairs) -> None:
+    address = make_dispatcher([]).address
+    assert isinstance(pairs.apply(distribute(address)), DistributedDataset)
+    some = pairs.filter(lambda pair: pair["a"] > 1).take(5)
+    for other in (pairs.batch(3), some, pairs.map(lambda pair: tf.range(pair["a"]))):
+        assert not isinstance(other.apply(distribute(address)), DistributedDataset)
 
 
 def test_errors_reach_the_trainer_with_class_and_text(make_dispatcher, pairs, timing) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from penstock.client.buffers import BufferPool
 from penstock.client.eager import DistributedDataset, EagerIterator, elements_of, is_direct
 from penstock.graph import flat_specs
 from penstock.proto.wire import aligned_empty
@@ -166,6 +167,43 @@ def test_a_function_goes_on_where_a_loop_has_stopped() -> None:
     assert int(iterator.get_next_as_optional().get_value()) == 10
     assert [int(number) for number in iterator] == list(range(11, COUNT))
     assert not iterator.get_next_as_optional().has_value()
+
+
+def test_batches_can_be_made_inside_a_function() -> None:
+    dataset = distributed(NUMBERS)
+
+    @tf.function
+    def largest() -> Any:
+        return dataset.batch(100).reduce(np.int64(0), lambda a, b: tf.maximum(a, b[-1]))
+
+    assert int(largest()) == COUNT - 1
+
+
+def test_memory_is_lent_until_the_last_element_is_gone() -> None:
+    """A buffer that came back too early would change what the trainer holds."""
+    pool = BufferPool(64 << 20)
+
+    def runs() -> Iterator[Any]:
+        for number in range(6):
+            rows = np.frombuffer(pool.allocate(16 << 16), np.int64).reshape(16, -1)
+            rows[:] = number
+            yield (rows,)
+            del rows
+
+    spec = (tf.TensorSpec((1 << 13,), tf.int64),)
+    held = []
+    for index, (row,) in enumerate(elements_of(runs(), spec)):
+        if index % 16 == 5:
+            held.append(row)
+    assert [set(row.numpy().tolist()) for row in held] == [{number} for number in range(6)]
+    places = {np.asarray(row).ctypes.data for row in held}
+    assert len(places) == 6
+    held.clear()
+    del row
+    gc.collect()
+    again = {np.frombuffer(pool.allocate(16 << 16), np.uint8).ctypes.data for _ in range(2)}
+    begins = {place - 5 * (1 << 16) for place in places}
+    assert again & begins, "lent memory never comes back"
 
 
 def test_the_end_is_told_as_tensorflow_tells_it() -> None:

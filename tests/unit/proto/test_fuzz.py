@@ -173,6 +173,7 @@ VARYING = {"encoding": "varying", "shape": None, "offset": 128}
         (chunk_header(1, component(dtype="object", nbytes=8)), bytes(8), "object"),
         (chunk_header(1, component(dtype="string")), b"", "cannot be stacked"),
         (chunk_header(1, component(encoding="strings")), b"", "cannot be strings"),
+        # An encoding that must never be one.
         (chunk_header(1, component(encoding="pickle")), b"", "pickle"),
         (chunk_header(1, component(encoding=[])), b"", r"\[\]"),
         (chunk_header(1, component(shape=[2**40, 2**40])), b"", "impossible size"),

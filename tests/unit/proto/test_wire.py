@@ -311,7 +311,7 @@ class TlsLikeSocket:
         self.sent: list[bytes] = []
 
     def sendmsg(self, buffers: Iterable[bytes | memoryview], /) -> int:
-        raise NotImplementedError
+        raise NotImplementedError  # as the real one does
 
     def sendall(self, data: bytes | memoryview, /) -> None:
         self.sent.append(bytes(data))

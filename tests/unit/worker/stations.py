@@ -54,7 +54,7 @@ class Station:
         """Whether something that no event tells happens in time."""
         end = time.monotonic() + DEADLINE_S
         while not condition() and time.monotonic() < end:
-            time.sleep(0.005)
+            time.sleep(0.005)  # looked at again: no event tells it
         return condition()
 
 

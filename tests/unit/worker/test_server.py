@@ -122,9 +122,7 @@ def test_what_runs_is_served_while_the_dispatcher_is_away(
     dispatcher: FakeDispatcher, running: Worker
 ) -> None:
     dispatcher.say(desired=[assignment(1, split=1, dataset="numbers")])
-    dispatcher.until(
-        lambda: 1 in dispatcher.held() and dispatcher.held()[1].state == State.PRODUCED
-    )
+    dispatcher.until(lambda: 1 in dispatcher.held() and dispatcher.held()[1].elements > 0)
     dispatcher.stop()
     with Client(running._server.unix_path) as client:
         assert read_split(client, 1) == list(range(10, 20))

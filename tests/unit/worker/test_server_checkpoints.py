@@ -108,7 +108,7 @@ def eventually(condition: Callable[[], bool]) -> bool:
     """Whether something on the disk, which tells no event, happens in time."""
     end = time.monotonic() + DEADLINE_S
     while not condition() and time.monotonic() < end:
-        time.sleep(0.01)
+        time.sleep(0.01)  # looked at again: a directory tells nobody
     return condition()
 
 
