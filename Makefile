@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
-PACKAGES := bench cli client dispatcher faults graph journal proto soak testing worker
+PACKAGES := bench cli client dispatcher faults graph journal proto recovery soak testing worker
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: demo test lint format proto proto-check bench image container clean

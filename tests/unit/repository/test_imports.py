@@ -15,9 +15,10 @@ MAY_IMPORT = {
     "proto": LEAVES,
     "journal": LEAVES,
     "graph": LEAVES | {"proto"},
-    "dispatcher": LEAVES | {"proto", "journal"},
+    "dispatcher": LEAVES | {"proto", "journal", "recovery"},
     "worker": LEAVES | {"proto", "journal", "graph"},
-    "client": LEAVES | {"proto", "journal", "graph"},
+    "client": LEAVES | {"proto", "journal", "graph", "recovery"},
+    "recovery": LEAVES | {"proto"},
     "testing": LEAVES | {"proto", "journal", "graph"},
     "faults": LEAVES | {"proto", "journal", "client", "worker", "bench", "soak", "cli"},
 }

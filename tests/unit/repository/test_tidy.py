@@ -20,6 +20,7 @@ PACKAGES = (
     "cli",
     "testing",
     "bench",
+    "recovery",
     "soak",
     "faults",
 )

@@ -1,0 +1,4 @@
+"""Diagnosis: from log lines to the root cause of a failure (DESIGN section 10, after Acme).
+
+`result` has the `Diagnosis` that strategies and people are given.
+"""

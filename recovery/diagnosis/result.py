@@ -1,0 +1,44 @@
+"""What a diagnosis says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..strategy import FailoverStrategy
+
+
+class Category(str, Enum):
+    """Whose fault a failure is (Acme's four)."""
+
+    INFRASTRUCTURE = "infrastructure"
+    FRAMEWORK = "framework"
+    SCRIPT = "script"
+    DATA = "data"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """The root cause of a failure.
+
+    Attributes:
+        root_cause: its name, such as "OutOfMemory".
+        category: whose fault it is.
+        recoverable: whether trying again may help.
+        strategy: what to do about it.
+        mitigation: what a person can do about it, a sentence or two.
+        evidence: the log lines that show it, the first one first.
+        confidence: from 0 to 1.
+        source: what said so: "rule:NAME", "incident:NUMBER", "llm" or "none".
+    """
+
+    root_cause: str
+    category: Category
+    recoverable: bool
+    strategy: FailoverStrategy
+    mitigation: str
+    evidence: tuple[str, ...]
+    confidence: float
+    source: str
