@@ -32,6 +32,10 @@ class Diagnosis:
         evidence: the log lines that show it, the first one first.
         confidence: from 0 to 1.
         source: what said so: "rule:NAME", "incident:NUMBER", "llm" or "none".
+        action: what exactly would help: one of `rules.ACTIONS`; "" if nothing is known.
+        entity: what it happened to, such as "device:0000:3b:00" or "split:17"; "" if not known.
+        contributing: names of what followed from it, or that was seen beside it.
+        fingerprint: the same for failures that look the same; "" without evidence.
     """
 
     root_cause: str
@@ -42,3 +46,7 @@ class Diagnosis:
     evidence: tuple[str, ...]
     confidence: float
     source: str
+    action: str = ""
+    entity: str = ""
+    contributing: tuple[str, ...] = ()
+    fingerprint: str = ""

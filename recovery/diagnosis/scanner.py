@@ -1,0 +1,232 @@
+"""Reads a log of any size in bounded memory, and finds what rules know.
+
+Theory of operation. Nearly all lines of a log are routine and differ in numbers only. So a line
+is looked up first by its bytes without digits: what was seen to be routine is passed by at the
+speed of a dictionary. Of another one it is asked whether it holds one of the words without which
+no rule matches (`regexes.Pattern.words`), in its bytes; only then it becomes text, is offered to
+the filters, and to the rules whose words it has. All tables have bounds.
+
+Progress counts: a root cause after which training went on was survived (see `verdict`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .episodes import START, Episodes
+from .lines import cut, is_soft, when
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .episodes import Episode
+    from .filters import Filter
+    from .rules import Rule
+
+BLOCK_BYTES = 4 << 20
+_LINE_BYTES_MAX = 1 << 20
+_KEY_BYTES_MAX = 512
+_KEYS_MAX = 50_000
+_FINDINGS_EACH_MAX = 16
+_NOTES_MAX = 20
+_DIGITS = b"0123456789"
+_PROGRESS = re.compile(
+    r"\b(?:global[_ ]?)?(?:step|iter(?:ation)?|batch|update)s?\b[\"']?\s?[=:#]?\s?\[?\d+|"
+    r"\bepoch\b[\"']?\s?[=:#\[]?\s?\d+.{0,40}\b(?:loss|acc)|\bloss\s?[=:]\s?-?\d",
+    re.IGNORECASE,
+)
+_PROGRESS_WORDS = (b"step", b"iter", b"batch", b"update", b"epoch", b"loss")
+#: Lines that look like trouble though no rule knows them: shown where there is nothing better.
+_NOTABLE = re.compile(r"\b(?:error|fatal|critical|panic|failed|exception|abort(?:ed|ing)?)\b", re.I)
+_NOTABLE_WORDS = (b"error", b"fatal", b"critical", b"panic", b"failed", b"exception", b"abort")
+_ROUTINE, _PROGRESSED, _DEAR = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A place in a log that a rule matches.
+
+    Attributes:
+        rule: which one.
+        log: the number of the log, in the order given.
+        line: its number in that log, from 1.
+        text: the line.
+        context: the last lines of a traceback before it; empty without one.
+        when: what sorts by time, or None.
+        chain: the number of the traceback's chain, 0 outside of one.
+        progress: how many lines of progress the log had before.
+        soft: whether its writer said that he goes on.
+        entity: what it happened to, "" if it is not known.
+    """
+
+    rule: Rule
+    log: int
+    line: int
+    text: str
+    context: tuple[str, ...]
+    when: str | None
+    chain: int
+    progress: int
+    soft: bool
+    entity: str
+
+
+class Scanner:
+    """Finds what rules know in one log after the other.
+
+    Args:
+        rules: what is looked for.
+        filters: what is routine.
+    """
+
+    def __init__(self, rules: Iterable[Rule], filters: Iterable[Filter] = ()) -> None:
+        self._by_word: dict[bytes, list[Rule]] = {}
+        self._wordless: list[Rule] = []
+        for rule in rules:
+            for word in rule.pattern.words:
+                self._by_word.setdefault(word.encode(), []).append(rule)
+            if not rule.pattern.words:
+                self._wordless.append(rule)
+        self._filters = tuple(filters)
+        words = {*self._by_word, *_NOTABLE_WORDS, *_PROGRESS_WORDS, START.lower().encode()}
+        #: Where a word holds a shorter one, to look for the shorter one is enough.
+        self._words = sorted(w for w in words if not any(o in w for o in words if o != w))
+        self._known: dict[bytes, int] = {}
+        self._episodes = Episodes()
+        self._counts: dict[tuple[str, int], int] = {}
+        self._last_when: str | None = None
+        self.findings: list[Finding] = []
+        self.notes: list[str] = []
+        self.log = 0
+        self.line = 0
+        self.progress: dict[int, int] = {0: 0}
+
+    def next_log(self) -> None:
+        """What is fed from now on is another log."""
+        self.log += 1
+        self.line = 0
+        self.progress[self.log] = 0
+        self._episodes = Episodes()
+        self._last_when = None
+
+    def feed(self, lines: Iterable[bytes]) -> None:
+        """Reads lines, without their ends; order is time."""
+        known, progress, number = self._known, self.progress[self.log], self.line
+        busy = self._episodes.busy()
+        for raw in lines:
+            number += 1
+            if not busy:
+                kind = known.get(raw.translate(None, _DIGITS))
+                if kind == _ROUTINE:
+                    continue
+                if kind == _PROGRESSED:
+                    progress += 1
+                    continue
+            self.line, self.progress[self.log] = number, progress
+            self._look(raw)
+            progress = self.progress[self.log]
+            busy = self._episodes.busy()
+        self.line, self.progress[self.log] = number, progress
+
+    def _look(self, raw: bytes) -> None:
+        """A line that is not known to be routine."""
+        low = raw[: 2 * _LINE_BYTES_MAX].lower()
+        if not self._episodes.busy():
+            if not self._wordless and not any(word in low for word in self._words):
+                self._remember(raw, _ROUTINE)
+                return
+        text = cut(raw)
+        self._last_when = when(text) or self._last_when
+        if START in text:
+            self._episodes.begin(text, self.line)
+            return
+        if "exception" in text and self._episodes.link(text):
+            return
+        if self._episodes.busy():
+            episode, body = self._episodes.take(text)
+            if episode is not None:
+                if body is not None:
+                    self._match_episode(episode, body)
+                return
+        kind = self._match_line(text, low)
+        if kind == _PROGRESSED:
+            self.progress[self.log] += 1
+        if kind != _DEAR:
+            self._remember(raw, kind)
+
+    def _match_line(self, text: str, low: bytes) -> int:
+        """Offers a line to filters and rules; returns whether the like of it is routine."""
+        rules = self._candidates(low)
+        digits = any(rule.pattern.digits for rule in rules)
+        for one in self._filters:
+            if one.pattern.compiled.search(text):
+                return _DEAR if one.pattern.digits else _ROUTINE
+        found = [rule for rule in rules if rule.scope == "line" and rule.pattern.compiled.search(text)]
+        for rule in found:
+            self._found(rule, text, (), 0, is_soft(text), text)
+        if found:
+            return _DEAR
+        if _PROGRESS.search(text):
+            return _DEAR if digits else _PROGRESSED
+        if _NOTABLE.search(text):
+            self.notes = [*self.notes[-_NOTES_MAX + 1 :], text]
+            return _DEAR
+        return _DEAR if digits else _ROUTINE
+
+    def _match_episode(self, episode: Episode, body: str) -> None:
+        """The last line of a traceback was read: its exception."""
+        whole = "\n".join(episode.lines)
+        low = whole.encode("utf-8", "replace").lower()
+        soft = is_soft(episode.header)
+        context = tuple(line for line in episode.lines[-7:-1] if line.strip())
+        found = False
+        for rule in self._candidates(low):
+            text = whole if rule.scope == "episode" else body
+            if rule.pattern.compiled.search(text):
+                self._found(rule, body, context, episode.chain, soft, text)
+                found = True
+        if not found:
+            self.notes = [*self.notes[-_NOTES_MAX + 1 :], body]
+
+    def _candidates(self, low: bytes) -> list[Rule]:
+        found = {rule.id: rule for word, rules in self._by_word.items() if word in low for rule in rules}
+        return [*found.values(), *self._wordless]
+
+    def _found(
+        self, rule: Rule, text: str, context: tuple[str, ...], chain: int, soft: bool, matched: str
+    ) -> None:
+        place = (rule.id, self.log)
+        count = self._counts[place] = self._counts.get(place, 0) + 1
+        entity = ""
+        if rule.entity and (match := rule.pattern.compiled.search(matched)):
+            value = match.group(rule.entity)
+            entity = f"{rule.entity}:{value[:200]}" if value else ""
+        finding = Finding(
+            rule, self.log, self.line, text, context, self._last_when, chain,
+            self.progress[self.log], soft, entity,
+        )  # fmt: skip
+        if count > _FINDINGS_EACH_MAX:  # the first ones and the last ones say enough
+            same = [i for i, one in enumerate(self.findings) if (one.rule.id, one.log) == place]
+            del self.findings[same[_FINDINGS_EACH_MAX // 2]]
+        self.findings.append(finding)
+
+    def _remember(self, raw: bytes, kind: int) -> None:
+        if len(raw) <= _KEY_BYTES_MAX:
+            if len(self._known) >= _KEYS_MAX:
+                self._known.clear()
+            self._known[raw.translate(None, _DIGITS)] = kind
+
+
+def lines_of(blocks: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Lists of the whole lines of a stream of blocks; a line without end is cut in its middle."""
+    rest = b""
+    for block in blocks:
+        lines = (rest + block).split(b"\n")
+        rest = lines.pop()
+        if len(rest) > _LINE_BYTES_MAX:
+            rest = rest[: _LINE_BYTES_MAX // 2] + rest[-_LINE_BYTES_MAX // 4 :]
+        yield lines
+    if rest:
+        yield [rest]

@@ -1,0 +1,114 @@
+"""Templates of lines, in the way of Drain (He et al., 2017): lines that differ in values are one.
+
+What varies in every line (numbers, addresses, paths, ids) is masked first. A line then goes down a
+tree of fixed depth, by its number of words and its first words, to a few groups of templates, and
+joins the most similar one or founds its own; where they differ, the template gets a wildcard. All
+sizes are bounded: the least used template of a full group makes room.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+
+ANY = "<*>"
+SIMILARITY = 0.6
+GROUP_TEMPLATES_MAX = 32
+GROUPS_MAX = 4096
+WORDS_MAX = 60
+_PREFIX_WORDS = 2
+_MASKS = (
+    (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE), "<uuid>"),
+    (re.compile(r"\b\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?Z?"), "<time>"),
+    (re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b"), "<ip>"),
+    (re.compile(r"(?<![\w/.])/(?:[\w.+@=-]+/)*[\w.+@=-]+"), "<path>"),
+    (re.compile(r"\b(?:0x)?[0-9a-f]*\d[0-9a-f]{6,}\b", re.IGNORECASE), "<hex>"),
+    (re.compile(r"(?<![A-Za-z])[-+]?\d+(?:[.:,]\d+)*(?:e[-+]?\d+)?", re.IGNORECASE), "<n>"),
+    (re.compile(r"(?<=[A-Za-z_-])\d+"), "<n>"),
+)
+
+
+def mask(text: str) -> str:
+    """The line with what varies in it named by kind only."""
+    for pattern, name in _MASKS:
+        text = pattern.sub(name, text)
+    return text
+
+
+def fingerprint(text: str) -> str:
+    """16 hexadecimal digits that lines of the same masked text have in common."""
+    return hashlib.sha256(mask(text).encode()).hexdigest()[:16]
+
+
+@dataclass(slots=True)
+class Template:
+    """What lines have in common.
+
+    Attributes:
+        words: the words, `ANY` where they differ.
+        count: how many lines joined.
+        example: the first of them.
+    """
+
+    words: list[str]
+    count: int = 1
+    example: str = ""
+
+    @property
+    def text(self) -> str:
+        """The words with blanks between."""
+        return " ".join(self.words)
+
+
+@dataclass(slots=True)
+class Miner:
+    """Finds the templates of a stream of lines, in bounded memory."""
+
+    _groups: dict[tuple[int, tuple[str, ...]], list[Template]] = field(default_factory=dict)
+
+    def add(self, line: str) -> Template:
+        """Puts one line in; returns its template as it is now."""
+        words = mask(line).split()[:WORDS_MAX] or [""]
+        key = (len(words), tuple(words[:_PREFIX_WORDS]))
+        group = self._groups.get(key)
+        if group is None:
+            if len(self._groups) >= GROUPS_MAX:
+                self._groups.pop(next(iter(self._groups)))
+            group = self._groups[key] = []
+        best = max(group, key=lambda one: _similar(one.words, words), default=None)
+        if best is not None and _similar(best.words, words) >= SIMILARITY:
+            best.count += 1
+            best.words = [a if a == b else ANY for a, b in zip(best.words, words, strict=True)]
+            return best
+        if len(group) >= GROUP_TEMPLATES_MAX:
+            group.remove(min(group, key=lambda one: one.count))
+        group.append(Template(words, example=line))
+        return group[-1]
+
+    def templates(self) -> list[Template]:
+        """All templates, the most frequent one first."""
+        found = [one for group in self._groups.values() for one in group]
+        return sorted(found, key=lambda one: -one.count)
+
+
+def _similar(one: list[str], other: list[str]) -> float:
+    return sum(a == b for a, b in zip(one, other, strict=True)) / len(one)
+
+
+def to_pattern(template: Template) -> str:
+    """A regular expression of a template: what `filters` keep."""
+    kinds = {
+        "<n>": r"[-+]?\d[\d.:,e+-]*",
+        "<hex>": r"[0-9A-Fa-fx]{1,80}",
+        "<uuid>": r"[0-9A-Fa-f-]{36}",
+        "<ip>": r"\d[\d.:]*",
+        "<path>": r"/[\w./+@=-]+",
+        "<time>": r"\d[\d:.,TZ /-]+",
+        ANY: r"\S+",
+    }
+    words = []
+    for word in template.words:
+        parts = re.split("(" + "|".join(map(re.escape, kinds)) + ")", word)
+        words.append("".join(kinds.get(part) or re.escape(part) for part in parts))
+    return r"^\s*" + r"\s+".join(words) + r"\s*$"
