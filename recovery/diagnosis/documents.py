@@ -49,7 +49,7 @@ def entries(document: Any, *, schema: str, field: str, version: int, name: str) 
         raise UsageError(f'{name} must be an object whose "schema" is "{schema}"')
     if document.get("version") != version:
         raise UsageError(
-            f'{name} is of version {document.get("version")!r:.20}; this penstock knows {version}'
+            f"{name} is of version {document.get('version')!r:.20}; this penstock knows {version}"
         )
     found = document.get(field)
     if not isinstance(found, list):

@@ -3,8 +3,8 @@
 Python's engine backtracks, so a pattern such as `(a+)+$` can take longer than the universe lasts.
 Patterns come from files, so each is read here first, by a small reader of our own. What repeats a
 repetition, or an alternation whose branches may begin alike, is refused, as are back-references;
-what is left can be slow by a power of the line's length only, and lines are cut. How slow it is for lines made
-to be slow is then measured in another process (`trial`), which can be ended.
+what is left can be slow by a power of the line's length only, and lines are cut. How slow it is
+for lines made to be slow is then measured in another process (`trial`), which can be ended.
 
 The same reader finds the literal words without which a pattern cannot match: the scanner looks for
 those in the bytes of a log, and runs the pattern only where one is.
@@ -85,7 +85,9 @@ def accept(text: object, *, name: str, ignore_case: bool = True) -> Pattern:
     try:
         compiled = re.compile(text, re.IGNORECASE if ignore_case else 0)
     except (re.error, OverflowError, RecursionError) as error:
-        raise UsageError(f"{name}: pattern {text!r:.80} is not a regular expression: {error}") from None
+        raise UsageError(
+            f"{name}: pattern {text!r:.80} is not a regular expression: {error}"
+        ) from None
     branches = _Reader(text, name).whole()
     for branch in branches:
         _check(branch, name)

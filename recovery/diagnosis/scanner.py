@@ -31,16 +31,18 @@ _KEY_BYTES_MAX = 512
 _KEYS_MAX = 50_000
 _FINDINGS_EACH_MAX = 16
 _NOTES_MAX = 20
+#: A message after an exception has so many lines at most.
+_MESSAGE_LINES = 8
 _DIGITS = b"0123456789"
 _PROGRESS = re.compile(
     r"\b(?:global[_ ]?)?(?:step|iter(?:ation)?|batch|update)s?\b[\"']?\s?[=:#]?\s?\[?\d+|"
     r"\bepoch\b[\"']?\s?[=:#\[]?\s?\d+.{0,40}\b(?:loss|acc)|\bloss\s?[=:]\s?-?\d",
     re.IGNORECASE,
 )
-_PROGRESS_WORDS = (b"step", b"iter", b"batch", b"update", b"epoch", b"loss")
+_PROGRESS_WORDS = ("step", "iter", "batch", "update", "epoch", "loss")
 #: Lines that look like trouble though no rule knows them: shown where there is nothing better.
 _NOTABLE = re.compile(r"\b(?:error|fatal|critical|panic|failed|exception|abort(?:ed|ing)?)\b", re.I)
-_NOTABLE_WORDS = (b"error", b"fatal", b"critical", b"panic", b"failed", b"exception", b"abort")
+_NOTABLE_WORDS = ("error", "fatal", "critical", "panic", "failed", "exception", "abort")
 _ROUTINE, _PROGRESSED, _DEAR = 0, 1, 2
 
 
@@ -82,21 +84,25 @@ class Scanner:
     """
 
     def __init__(self, rules: Iterable[Rule], filters: Iterable[Filter] = ()) -> None:
-        self._by_word: dict[bytes, list[Rule]] = {}
-        self._wordless: list[Rule] = []
+        rules = tuple(rules)
+        self._wordless = [rule for rule in rules if not rule.pattern.words]
+        self._filters = tuple(filters)
+        words = {word for rule in rules for word in rule.pattern.words}
+        words |= {*_NOTABLE_WORDS, *_PROGRESS_WORDS, START.lower()}
+        #: Where a word holds a shorter one, to look for the shorter one is enough.
+        screened = {w for w in words if not any(other in w for other in words if other != w)}
+        self._screen = any_of(screened)
+        self._by_word: dict[str, list[tuple[str, Rule]]] = {word: [] for word in screened}
         for rule in rules:
             for word in rule.pattern.words:
-                self._by_word.setdefault(word.encode(), []).append(rule)
-            if not rule.pattern.words:
-                self._wordless.append(rule)
-        self._filters = tuple(filters)
-        words = {*self._by_word, *_NOTABLE_WORDS, *_PROGRESS_WORDS, START.lower().encode()}
-        #: Where a word holds a shorter one, to look for the shorter one is enough.
-        self._words = sorted(w for w in words if not any(o in w for o in words if o != w))
+                shorter = next(one for one in sorted(screened) if one in word)
+                self._by_word[shorter].append((word, rule))
         self._known: dict[bytes, int] = {}
         self._episodes = Episodes()
         self._counts: dict[tuple[str, int], int] = {}
         self._last_when: str | None = None
+        #: The last traceback, the lines after which may still be of its message, and up to where.
+        self._message: tuple[Episode, int] | None = None
         self.findings: list[Finding] = []
         self.notes: list[str] = []
         self.log = 0
@@ -110,6 +116,7 @@ class Scanner:
         self.progress[self.log] = 0
         self._episodes = Episodes()
         self._last_when = None
+        self._message = None
 
     def feed(self, lines: Iterable[bytes]) -> None:
         """Reads lines, without their ends; order is time."""
@@ -132,11 +139,11 @@ class Scanner:
 
     def _look(self, raw: bytes) -> None:
         """A line that is not known to be routine."""
-        low = raw[: 2 * _LINE_BYTES_MAX].lower()
-        if not self._episodes.busy():
-            if not self._wordless and not any(word in low for word in self._words):
-                self._remember(raw, _ROUTINE)
-                return
+        # Searching text for words is ten times as fast as searching bytes; and words are ASCII.
+        low = raw.decode("latin-1").lower()
+        if not (self._episodes.busy() or self._wordless or self._screen.search(low)):
+            self._remember(raw, _ROUTINE)
+            return
         text = cut(raw)
         self._last_when = when(text) or self._last_when
         if START in text:
@@ -156,16 +163,19 @@ class Scanner:
         if kind != _DEAR:
             self._remember(raw, kind)
 
-    def _match_line(self, text: str, low: bytes) -> int:
+    def _match_line(self, text: str, low: str) -> int:
         """Offers a line to filters and rules; returns whether the like of it is routine."""
         rules = self._candidates(low)
         digits = any(rule.pattern.digits for rule in rules)
         for one in self._filters:
             if one.pattern.compiled.search(text):
                 return _DEAR if one.pattern.digits else _ROUTINE
-        found = [rule for rule in rules if rule.scope == "line" and rule.pattern.compiled.search(text)]
+        found = [
+            rule for rule in rules if rule.scope == "line" and rule.pattern.compiled.search(text)
+        ]
+        chain = self._message_chain(text) if found else 0
         for rule in found:
-            self._found(rule, text, (), 0, is_soft(text), text)
+            self._found(rule, text, (), chain, is_soft(text), text)
         if found:
             return _DEAR
         if _PROGRESS.search(text):
@@ -175,10 +185,20 @@ class Scanner:
             return _DEAR
         return _DEAR if digits else _ROUTINE
 
+    def _message_chain(self, text: str) -> int:
+        """The chain of the traceback whose message this line goes on with; 0 if it does not."""
+        if self._message is None or self.line > self._message[1]:
+            return 0
+        episode = self._message[0]
+        body = episode.body(text)
+        announced = episode.lines[-1].rstrip().endswith(":")
+        return episode.chain if body and (body[0] in " \t" or announced) else 0
+
     def _match_episode(self, episode: Episode, body: str) -> None:
         """The last line of a traceback was read: its exception."""
+        self._message = (episode, self.line + _MESSAGE_LINES)
         whole = "\n".join(episode.lines)
-        low = whole.encode("utf-8", "replace").lower()
+        low = whole.lower()
         soft = is_soft(episode.header)
         context = tuple(line for line in episode.lines[-7:-1] if line.strip())
         found = False
@@ -190,9 +210,14 @@ class Scanner:
         if not found:
             self.notes = [*self.notes[-_NOTES_MAX + 1 :], body]
 
-    def _candidates(self, low: bytes) -> list[Rule]:
-        found = {rule.id: rule for word, rules in self._by_word.items() if word in low for rule in rules}
-        return [*found.values(), *self._wordless]
+    def _candidates(self, low: str) -> list[Rule]:
+        found = {
+            rule.id: rule
+            for shorter in set(self._screen.findall(low))
+            for word, rule in self._by_word[shorter]
+            if word in low
+        }
+        return [*sorted(found.values(), key=lambda rule: rule.id), *self._wordless]
 
     def _found(
         self, rule: Rule, text: str, context: tuple[str, ...], chain: int, soft: bool, matched: str
@@ -217,6 +242,20 @@ class Scanner:
             if len(self._known) >= _KEYS_MAX:
                 self._known.clear()
             self._known[raw.translate(None, _DIGITS)] = kind
+
+
+def any_of(words: set[str]) -> re.Pattern[str]:
+    """A pattern that finds any of the words: a tree of their letters, so that most places of a
+    line fail at the first letter or two, however many words there are."""
+
+    def tree(tails: set[str]) -> str:
+        heads: dict[str, set[str]] = {}
+        for tail in tails - {""}:
+            heads.setdefault(tail[0], set()).add(tail[1:])
+        branches = [re.escape(head) + tree(rest) for head, rest in sorted(heads.items())]
+        return "" if "" in tails else f"(?:{'|'.join(branches)})"
+
+    return re.compile(f"(?=({tree(words)}))")  # a word may begin within another one
 
 
 def lines_of(blocks: Iterable[bytes]) -> Iterator[list[bytes]]:

@@ -1,4 +1,4 @@
-"""Measures patterns from files against lines made to be slow for them, in a process that can be ended."""
+"""Tries patterns on lines made to be slow for them, in a process that can be ended."""
 
 from __future__ import annotations
 

@@ -74,12 +74,10 @@ def _spoken(findings: Sequence[Finding]) -> list[Finding]:
     best: dict[tuple[int, int, int], Finding] = {}
     for one in findings:
         place = (one.log, one.chain, 0) if one.chain else (one.log, 0, one.line)
-        if place not in best or one.rule.priority > best[place].rule.priority:
+        other = best.get(place)
+        # Of a chain's exceptions that rank alike, the last one is what the program meant to say.
+        if other is None or (one.rule.priority, one.line) > (other.rule.priority, other.line):
             best[place] = one
-        elif one.rule.priority == best[place].rule.priority and one.chain:
-            # Alike in rank: of a chain the last exception is what its program meant to say.
-            if one.line > best[place].line:
-                best[place] = one
     return list(best.values())
 
 
