@@ -12,6 +12,7 @@ from .audit import audit_command
 from .bench import bench
 from .cache import app as cache_app
 from .demo import demo
+from .diagnose import diagnose
 from .dispatcher import dispatcher
 from .explain import explain_command
 from .faults import faults
@@ -49,6 +50,7 @@ app.command()(faults)
 app.command("explain")(explain_command)
 app.command("audit")(audit_command)
 app.command()(bench)
+app.command()(diagnose)
 app.add_typer(journal_app, name="journal")
 app.add_typer(cache_app, name="cache")
 

@@ -1,0 +1,171 @@
+"""`penstock diagnose`: the root cause that logs tell of."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as jsonlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..recovery.diagnosis import Diagnosis
+    from ..recovery.diagnosis.filters import Filter
+    from ..recovery.diagnosis.rules import Rule
+
+_Files = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="FILE…", help="Logs, for one of all ranks; - is standard input."),
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+_Rules = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="FILE", help="More rules, beside the built-in ones. May be repeated."),
+]
+_Filters = Annotated[
+    list[Path] | None, typer.Option(metavar="FILE", help="Patterns of routine lines.")
+]
+_AcmeRules = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Acme's diagnosis_rules.json, as more rules.")
+]
+_AcmeFilters = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Acme's filter_rules.json, as more filters.")
+]
+_Evaluate = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Instead: diagnose every REASON-NUMBER.log of it, and show how often the rules are"
+        " right.",
+    ),
+]
+
+
+def diagnose(
+    files: _Files = None,
+    json: _Json = False,
+    rules: _Rules = None,
+    filters: _Filters = None,
+    acme_rules: _AcmeRules = None,
+    acme_filters: _AcmeFilters = None,
+    evaluate: _Evaluate = None,
+) -> None:
+    """Says what made a training or a service fail, from its logs, by rules.
+
+    The earliest root cause after the last progress wins over what followed from it, such as the
+    timeouts of other ranks and the launcher's report. Logs of any size are read once, in bounded
+    memory; nothing leaves this machine.
+
+        penstock diagnose rank*.log
+        penstock diagnose --json worker.log | jq .root_cause
+        tail -n 100000 big.log | penstock diagnose -
+
+    Rules are data, described in docs/diagnosis.md. A rule file is refused as a whole if one of its
+    rules contradicts its own examples or has a pattern that may run for ever.
+
+    Exit codes: 0 a root cause was found, 1 none was (or, with --evaluate, an answer was wrong), 2
+    a file cannot be read or is refused.
+    """
+    if (evaluate is None) == (not files):
+        raise UsageError("give either logs or --evaluate DIR")
+    known, routine = _rules(rules or [], filters or [], acme_rules, acme_filters)
+    if evaluate is not None:
+        _evaluate(evaluate, known, routine, json)
+        return
+    from ..recovery.diagnosis.entry import diagnose_logs
+
+    found = diagnose_logs(map(_blocks, files or []), rules=known, filters=routine)
+    typer.echo(jsonlib.dumps(_document(found)) if json else _text(found))
+    if not found.confidence:
+        raise typer.Exit(1)
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    from ..recovery.diagnosis.evaluate import BLOCK_BYTES, blocks_of
+
+    if str(path) != "-":
+        return blocks_of(path)
+    return iter(lambda: sys.stdin.buffer.read1(BLOCK_BYTES), b"")
+
+
+def _rules(
+    rules: list[Path], filters: list[Path], acme_rules: Path | None, acme_filters: Path | None
+) -> tuple[tuple[Rule, ...], tuple[Filter, ...]]:
+    from ..recovery.diagnosis.acme import import_filters, import_rules
+    from ..recovery.diagnosis.documents import read_json
+    from ..recovery.diagnosis.entry import builtin_rules
+    from ..recovery.diagnosis.filters import load_filters
+    from ..recovery.diagnosis.rules import load_rules, unique
+
+    known = list(builtin_rules())
+    for path in rules:
+        known += load_rules(path)
+    refused: list[str] = []
+    if acme_rules is not None:
+        imported, refused = import_rules(read_json(acme_rules))
+        known += imported
+    routine: list[Filter] = []
+    for path in filters:
+        routine += load_filters(path, known)
+    if acme_filters is not None:
+        more, why = import_filters(read_json(acme_filters), known)
+        routine += more
+        refused = [*refused, *why]
+    for reason in refused:
+        typer.echo(f"warning: left out: {reason}", err=True)
+    return unique(known), tuple(routine)
+
+
+def _document(found: Diagnosis) -> dict[str, Any]:
+    document = dataclasses.asdict(found)
+    document.update(category=found.category.value, strategy=found.strategy.value)
+    return document
+
+
+def _text(found: Diagnosis) -> str:
+    lines = [
+        f"root cause   {found.root_cause} ({found.category.value})",
+        f"confidence   {found.confidence:.0%}, by {found.source}",
+        f"recoverable  {'yes' if found.recoverable else 'no'}; {found.strategy.value}",
+    ]
+    if found.entity:
+        lines.append(f"what         {found.entity}")
+    if found.contributing:
+        lines.append(f"beside it    {', '.join(found.contributing)}")
+    lines += [f"what to do   {found.mitigation}", "evidence"]
+    return "\n".join([*lines, *(f"  | {line}" for line in found.evidence)])
+
+
+def _evaluate(
+    directory: Path, rules: tuple[Rule, ...], filters: tuple[Filter, ...], json: bool
+) -> None:
+    from ..recovery.diagnosis.evaluate import by_reason, evaluate
+
+    answers = evaluate(directory, rules=rules, filters=filters)
+    wrong = [one for one in answers if not one.right]
+    table = by_reason(answers)
+    if json:
+        typer.echo(
+            jsonlib.dumps(
+                {
+                    "right": len(answers) - len(wrong),
+                    "total": len(answers),
+                    "by_reason": {name: list(counts) for name, counts in table.items()},
+                    "wrong": {one.path.name: one.diagnosis.root_cause for one in wrong},
+                }
+            )
+        )
+    else:
+        for name, (right, total) in sorted(table.items()):
+            typer.echo(f"{name:32} {right:3} of {total:3}")
+        for one in wrong:
+            typer.echo(f"wrong: {one.path.name} was taken for {one.diagnosis.root_cause}")
+        typer.echo(f"right: {len(answers) - len(wrong)} of {len(answers)}")
+    if wrong:
+        raise typer.Exit(1)
