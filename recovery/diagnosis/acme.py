@@ -1,7 +1,8 @@
 """Acme's rule files, `filter_rules.json` and `diagnosis_rules.json`, made into ours.
 
 Acme's rules have no examples, roles or priorities: they become roots of a middling priority. What
-is refused, a pattern that may run for ever or a filter that would hide errors, is named and left out.
+is refused (a pattern that may run for ever, a filter that would hide errors) is named and left
+out.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def import_rules(document: Any) -> tuple[list[Rule], list[str]]:
     for number, entry in enumerate(_array(document, "diagnosis_rules.json")):
         try:
             rules.append(_rule(entry, number))
-        except UsageError as error:
+        except UsageError as error:  # noqa: PERF203 - each is judged on its own
             refused.append(str(error))
     slow = try_out({rule.id: rule.pattern for rule in rules})
     refused += [f"{name}: {why}" for name, why in slow.items()]

@@ -1,0 +1,78 @@
+"""Which patterns are accepted, what is known of them, and that none of them can hang."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from penstock.errors import UsageError
+from penstock.recovery.diagnosis.entry import builtin_rules
+from penstock.recovery.diagnosis.regexes import PATTERN_CHARS_MAX, accept
+from penstock.recovery.diagnosis.trial import PATTERN_SECONDS_MAX, try_out
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "(a+)+$",
+        "(a*)*b",
+        "([a-z]+)*x",
+        "(a|aa)+$",
+        "(a|a?)+$",
+        "((ab)+c?)+$",
+        r"(\w+\s?)+:",
+        "(?:(?:x+y*){2,})z",
+        r"(a)\1+b",
+        "(?P<a>x)(?P=a)",
+        "(" * 9 + "a" + ")" * 9,
+        "a" * (PATTERN_CHARS_MAX + 1),
+        "",
+        "(",
+        "a**",
+        "x*",
+        ".*",
+        "(?x) a b",
+        "(?(1)a|b)",
+        7,
+        None,
+    ],
+)
+def test_a_pattern_without_a_useful_bound_is_refused_by_name(pattern: object) -> None:
+    with pytest.raises(UsageError, match="rule seven"):
+        accept(pattern, name="rule seven")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("NCCL timeout", ("nccl timeout",)),
+        (r"error \d+ at", ("error ",)),
+        ("(?:killed|died) at once", (" at once",)),
+        ("(?:killed|oomed)", ("killed", "oomed")),
+        ("x?out of memory", ("out of memory",)),
+        (r"\bERROR\b", ("error",)),
+        ("(?:a|killed)", ()),
+        (r"\d+", ()),
+    ],
+)
+def test_the_words_of_a_pattern_stand_in_each_match(pattern: str, words: tuple[str, ...]) -> None:
+    assert accept(pattern, name="it").words == words
+
+
+def test_whether_digits_matter_is_known() -> None:
+    assert accept("Xid 79", name="it").digits
+    assert not accept(r"step \d+", name="it").digits
+
+
+def test_a_pattern_that_is_slow_by_a_power_is_found_by_trying() -> None:
+    slow = accept(r"a.*a.*a.*a.*a.*b", name="slow")
+    quick = accept("out of memory", name="quick")
+    began = time.monotonic()
+    assert set(try_out({"slow": slow, "quick": quick})) == {"slow"}
+    assert time.monotonic() - began < 60
+
+
+def test_the_built_in_patterns_are_far_from_slow() -> None:
+    assert try_out({rule.id: rule.pattern for rule in builtin_rules()}) == {}
+    assert PATTERN_SECONDS_MAX == 1.0
