@@ -25,12 +25,21 @@ if TYPE_CHECKING:
     from ..bench.harness import Case, Settings
 
 #: The modules of penstock.bench that have a CASE; loaded when asked for.
-MODULES = ("recovery", "checkpoint", "journal", "control", "cache", "shuffle", "scaling")
+MODULES = (
+    "recovery",
+    "checkpoint",
+    "journal",
+    "control",
+    "cache",
+    "shuffle",
+    "diagnose",
+    "scaling",
+)
 #: The cases of penstock.bench.speed.
 SPEED = ("scalars", "vectors", "images", "batches", "jpeg", "strings", "ragged", "tfrecord-raw")
 CASES = (*MODULES[:-1], *SPEED, MODULES[-1])
 #: Measured without TensorFlow, or in other processes.
-_WITHOUT_TENSORFLOW = ("journal", "control", "scaling", *SPEED)
+_WITHOUT_TENSORFLOW = ("journal", "control", "diagnose", "scaling", *SPEED)
 _FILE_COLUMNS = 200
 
 
@@ -86,6 +95,7 @@ def bench(
     [bold]cache[/bold]: epochs computed, put into the workers' cache and got from it, beside a raw
     sendfile and TensorFlow's own caches.
     [bold]shuffle[/bold]: how well an epoch is mixed, and what a training makes of it.
+    [bold]diagnose[/bold]: megabytes of log a second that a diagnosis reads, on one core.
 
     [bold]scalars[/bold], [bold]vectors[/bold], [bold]images[/bold], [bold]batches[/bold],
     [bold]jpeg[/bold], [bold]strings[/bold], [bold]ragged[/bold], [bold]tfrecord-raw[/bold]: how

@@ -91,7 +91,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
     if str(path) != "-":
         return blocks_of(path)
-    return iter(lambda: sys.stdin.buffer.read1(BLOCK_BYTES), b"")
+    return iter(lambda: sys.stdin.buffer.read(BLOCK_BYTES), b"")
 
 
 def _rules(
