@@ -47,6 +47,22 @@ _Evaluate = Annotated[
 ]
 
 
+_Learn = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PENDING",
+        help="Instead: the logs are of runs that went well; write filters for what looks like"
+        " trouble in them to this file, for you to read.",
+    ),
+]
+_Accept = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PENDING", help="Instead: add the filters of this file to that of --filters."
+    ),
+]
+
+
 def diagnose(
     files: _Files = None,
     json: _Json = False,
@@ -55,6 +71,8 @@ def diagnose(
     acme_rules: _AcmeRules = None,
     acme_filters: _AcmeFilters = None,
     evaluate: _Evaluate = None,
+    learn: _Learn = None,
+    accept: _Accept = None,
 ) -> None:
     """Says what made a training or a service fail, from its logs, by rules.
 
@@ -65,6 +83,8 @@ def diagnose(
         penstock diagnose rank*.log
         penstock diagnose --json worker.log | jq .root_cause
         tail -n 100000 big.log | penstock diagnose -
+        penstock diagnose good-run.log --learn pending.json
+        penstock diagnose --accept pending.json --filters filters.json
 
     Rules are data, described in docs/diagnosis.md. A rule file is refused as a whole if one of its
     rules contradicts its own examples or has a pattern that may run for ever.
@@ -72,11 +92,17 @@ def diagnose(
     Exit codes: 0 a root cause was found, 1 none was (or, with --evaluate, an answer was wrong), 2
     a file cannot be read or is refused.
     """
-    if (evaluate is None) == (not files):
-        raise UsageError("give either logs or --evaluate DIR")
+    if sum(map(bool, (evaluate, files, accept))) != 1 or (learn is not None and not files):
+        raise UsageError("give either logs (with --learn or without), --evaluate or --accept")
+    if accept is not None:
+        _accept(accept, filters or [])
+        return
     known, routine = _rules(rules or [], filters or [], acme_rules, acme_filters)
     if evaluate is not None:
         _evaluate(evaluate, known, routine, json)
+        return
+    if learn is not None:
+        _learn(files or [], learn, known)
         return
     from ..recovery.diagnosis.entry import diagnose_logs
 
@@ -84,6 +110,25 @@ def diagnose(
     typer.echo(jsonlib.dumps(_document(found)) if json else _text(found))
     if not found.confidence:
         raise typer.Exit(1)
+
+
+def _learn(files: list[Path], pending: Path, rules: tuple[Rule, ...]) -> None:
+    from ..recovery.diagnosis.learning import learn_filters, write_pending
+    from ..recovery.diagnosis.scanner import lines_of
+
+    lines = (line for path in files for some in lines_of(_blocks(path)) for line in some)
+    learned = learn_filters(lines, rules)
+    write_pending(pending, learned)
+    typer.echo(f"{len(learned)} filters in {pending}: read them, remove what is wrong, then accept")
+
+
+def _accept(pending: Path, filters: list[Path]) -> None:
+    from ..recovery.diagnosis.entry import builtin_rules
+    from ..recovery.diagnosis.learning import accept_pending
+
+    if len(filters) != 1:
+        raise UsageError("--accept needs one --filters FILE, to which it adds")
+    typer.echo(f"{accept_pending(pending, filters[0], builtin_rules())} filters were added")
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

@@ -41,7 +41,7 @@ _PROGRESS = re.compile(
 )
 _PROGRESS_WORDS = ("step", "iter", "batch", "update", "epoch", "loss")
 #: Lines that look like trouble though no rule knows them: shown where there is nothing better.
-_NOTABLE = re.compile(r"\b(?:error|fatal|critical|panic|failed|exception|abort(?:ed|ing)?)\b", re.I)
+NOTABLE = re.compile(r"\b(?:error|fatal|critical|panic|failed|exception|abort(?:ed|ing)?)\b", re.I)
 _NOTABLE_WORDS = ("error", "fatal", "critical", "panic", "failed", "exception", "abort")
 _ROUTINE, _PROGRESSED, _DEAR = 0, 1, 2
 
@@ -180,7 +180,7 @@ class Scanner:
             return _DEAR
         if _PROGRESS.search(text):
             return _DEAR if digits else _PROGRESSED
-        if _NOTABLE.search(text):
+        if NOTABLE.search(text):
             self.notes = [*self.notes[-_NOTES_MAX + 1 :], text]
             return _DEAR
         return _DEAR if digits else _ROUTINE
