@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ..recovery.diagnosis import Diagnosis
     from ..recovery.diagnosis.filters import Filter
+    from ..recovery.diagnosis.incidents import Incident
     from ..recovery.diagnosis.rules import Rule
 
 _Files = Annotated[
@@ -55,6 +56,12 @@ _Learn = Annotated[
         " trouble in them to this file, for you to read.",
     ),
 ]
+_Incidents = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Past incidents: show the ones most like this, and store this one."
+    ),
+]
 _Accept = Annotated[
     Path | None,
     typer.Option(
@@ -73,6 +80,7 @@ def diagnose(
     evaluate: _Evaluate = None,
     learn: _Learn = None,
     accept: _Accept = None,
+    incidents: _Incidents = None,
 ) -> None:
     """Says what made a training or a service fail, from its logs, by rules.
 
@@ -107,9 +115,30 @@ def diagnose(
     from ..recovery.diagnosis.entry import diagnose_logs
 
     found = diagnose_logs(map(_blocks, files or []), rules=known, filters=routine)
-    typer.echo(jsonlib.dumps(_document(found)) if json else _text(found))
+    past = _past(incidents, found)
+    document = {**_document(found), "similar": [dataclasses.asdict(one) for one in past]}
+    typer.echo(jsonlib.dumps(document) if json else _text(found))
+    for one in past if not json else ():
+        note = f" ({one.note})" if one.note else ""
+        typer.echo(
+            f"like incident {one.number}: {one.root_cause}, {one.outcome}{note};"
+            f" similarity {one.similarity:.0%}"
+        )
     if not found.confidence:
         raise typer.Exit(1)
+
+
+def _past(path: Path | None, found: Diagnosis) -> list[Incident]:
+    """Incidents like this one, which is then stored if anything is known of it."""
+    if path is None:
+        return []
+    from ..recovery.diagnosis.incidents import Incidents
+
+    store = Incidents(path)
+    past = store.similar(found)
+    if found.evidence:
+        typer.echo(f"stored as incident {store.add(found)} in {path}", err=True)
+    return past
 
 
 def _learn(files: list[Path], pending: Path, rules: tuple[Rule, ...]) -> None:
