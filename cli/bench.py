@@ -95,8 +95,7 @@ def bench(
     [bold]cache[/bold]: epochs computed, put into the workers' cache and got from it, beside a raw
     sendfile and TensorFlow's own caches.
     [bold]shuffle[/bold]: how well an epoch is mixed, and what a training makes of it.
-    [bold]diagnose[/bold]: megabytes of log a second that a diagnosis reads, on one core.
-
+    [bold]diagnose[/bold]: megabytes of log that a diagnosis reads in a second.
     [bold]scalars[/bold], [bold]vectors[/bold], [bold]images[/bold], [bold]batches[/bold],
     [bold]jpeg[/bold], [bold]strings[/bold], [bold]ragged[/bold], [bold]tfrecord-raw[/bold]: how
     fast a pipeline of such elements is read through stock tf.data service, through penstock and
