@@ -32,11 +32,13 @@ _EVIDENCE_CHARS_MAX = 8000
 _APPLICATION_ID = 0x70656E69  # "peni": another program's database is not written into
 _WORD = re.compile(r"[A-Za-z_]{3,40}")
 _SCHEMA = f"""
+BEGIN;
 CREATE TABLE incident (number INTEGER PRIMARY KEY, at REAL NOT NULL, root_cause TEXT NOT NULL,
   fingerprint TEXT NOT NULL, mitigation TEXT NOT NULL, evidence TEXT NOT NULL,
   outcome TEXT NOT NULL, note TEXT NOT NULL);
 CREATE VIRTUAL TABLE incident_text USING fts5(text);
 PRAGMA application_id = {_APPLICATION_ID};
+COMMIT;
 """
 
 
@@ -92,7 +94,8 @@ class Incidents:
         except sqlite3.Error as error:
             why = str(error)
             if "fts5" in why:
-                why = "this Python's SQLite was built without FTS5, which past incidents need"
+                # TensorFlow, imported before sqlite3, puts its own SQLite in the place of Python's.
+                why = "the SQLite of this process was built without FTS5, which this needs"
             raise UsageError(f"incidents {self._path}: {why}") from error
 
     def add(self, diagnosis: Diagnosis, *, outcome: str = "open", note: str = "") -> int:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,21 @@ from penstock.recovery.diagnosis import diagnose
 from penstock.recovery.diagnosis.incidents import Incidents
 
 
+def has_fts5() -> bool:
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        try:
+            database.execute("CREATE VIRTUAL TABLE x USING fts5(y)")
+        except sqlite3.OperationalError:
+            return False
+    return True
+
+
+needs_fts5 = pytest.mark.skipif(
+    "not has_fts5()", reason="this process's SQLite has no FTS5 (TensorFlow's has not)"
+)
+
+
+@needs_fts5
 def test_the_most_similar_incident_comes_first_with_its_outcome(tmp_path: Path) -> None:
     store = Incidents(tmp_path / "incidents.db")
     disk = store.add(diagnose(["OSError: [Errno 28] No space left on device: '/scratch/a'"]))
@@ -29,6 +47,7 @@ def test_the_most_similar_incident_comes_first_with_its_outcome(tmp_path: Path) 
     assert again.similar(diagnose([])) == []
 
 
+@needs_fts5
 def test_secrets_are_not_stored(tmp_path: Path) -> None:
     path = tmp_path / "incidents.db"
     Incidents(path).add(
@@ -49,6 +68,7 @@ def test_what_is_no_store_is_left_alone(tmp_path: Path) -> None:
             Incidents(path)
 
 
+@needs_fts5
 def test_unknown_numbers_and_outcomes_are_named(tmp_path: Path) -> None:
     store = Incidents(tmp_path / "incidents.db")
     with pytest.raises(UsageError, match="no incident 7"):
@@ -57,9 +77,24 @@ def test_unknown_numbers_and_outcomes_are_named(tmp_path: Path) -> None:
         store.close(7, "splendid")
 
 
+@needs_fts5
 def test_the_command_shows_and_stores_incidents(tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     log.write_text("KeyError: 'x'\n")
     arguments = ["diagnose", str(log), "--incidents", str(tmp_path / "incidents.db")]
     assert "incident 1" not in CliRunner().invoke(app, arguments).stdout.split("stored")[0]
     assert "incident 1: KeyError, open" in CliRunner().invoke(app, arguments).stdout
+
+
+def test_without_fts5_it_says_so_and_leaves_nothing_half_made(tmp_path: Path) -> None:
+    script = f"""
+import tensorflow, pathlib
+from penstock.errors import UsageError
+from penstock.recovery.diagnosis.incidents import Incidents
+for _ in range(2):
+    try:
+        Incidents(pathlib.Path({str(tmp_path / "incidents.db")!r}))
+    except UsageError as error:
+        assert "without FTS5" in str(error), error
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
