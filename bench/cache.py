@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 PIPELINES = ("jpeg", "cheap")
 WAYS = ("computed", "put", "get", "sendfile", "tf-cache", "tf-load", "seek")
-_BUFFER_BYTES = 64 << 20
 _BATCH = 64
 _SEEKS = 200
 
@@ -171,9 +170,7 @@ class _Subject:
     def _read(self, mode: str, epochs: int = 1) -> float:
         """Reads epochs of a new job; how long the last one took, in seconds."""
         took_s = 0.0
-        with Reader(
-            self._dataset, self._cluster, seed=1, cache=mode, memory_limit=_BUFFER_BYTES
-        ) as reader:
+        with Reader(self._dataset, self._cluster, seed=1, cache=mode) as reader:
             for _ in range(epochs):
                 began_s = time.monotonic()
                 read_epoch(reader, self._load, self._show)

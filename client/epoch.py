@@ -77,7 +77,7 @@ class EpochReader:
         self._over = False
 
     def take(
-        self, target_bytes: int = 1 << 20, timeout_s: float | None = None
+        self, target_bytes: int = 4 << 20, timeout_s: float | None = None
     ) -> Delivery | EndOfEpoch | None:
         """The elements that come next, about `target_bytes` of them; waits until there are some.
 
@@ -139,10 +139,11 @@ class EpochReader:
         return taken
 
     def _elements(self, target_bytes: int) -> int:
-        """So many, in whole blocks: a piece that is handed over in parts costs as much for each."""
+        """So many, in whole blocks or rounds: a piece cut in parts costs as much for each."""
         nbytes, elements = self.seen
         wanted = max(1, min(_ELEMENTS_MAX, target_bytes * elements // max(1, nbytes)))
-        return -(-wanted // self.core.block) * self.core.block
+        grain = self.core.round if wanted >= self.core.round else self.core.block
+        return -(-wanted // grain) * grain
 
 
 class _Waiting:

@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ..errors import PenstockError
     from ..proto.chunk import Chunk
-    from ..proto.hashing import Digest
+    from ..proto.hashing import Digest, Hashes
+    from .runs import Arrays
+    from .weave import Woven
 
 #: Codes of problems that a client reports to the dispatcher.
 UNREACHABLE = "UNREACHABLE"
@@ -94,12 +98,35 @@ class Piece:
     split: int
     chunk: Chunk
 
+    @property
+    def hashes(self) -> Hashes:
+        """The elements' hashes."""
+        return self.chunk.hashes
+
+    def spans(self) -> list[list[int]]:
+        """`[split, start, count]` of its elements."""
+        return [[self.split, self.chunk.start, self.chunk.count]]
+
+    def turns(self) -> Iterator[Piece]:
+        """Itself: it is of one turn."""
+        yield self
+
+    def stacked(self) -> Iterator[Arrays]:
+        """Runs of elements of equal shapes, one array `(n, *shape)` for each component."""
+        for _, arrays in self.chunk.runs():
+            yield arrays
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """The elements that come next, in order."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[Piece | Woven, ...]
+
+    def each_piece(self) -> Iterator[Piece]:
+        """The same elements, with a piece for each turn."""
+        for piece in self.pieces:
+            yield from piece.turns()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .engine import OpenedJob
     from .epoch import StreamInfo
     from .events import Piece
+    from .weave import Woven
 
 #: So many epochs are remembered with what was delivered of them; the others by their length.
 _TRACKS_MAX = 64
@@ -120,7 +121,7 @@ class History:
                 self._close(stream, next(iter(self._tracks[stream])))
         return core, start
 
-    def delivered(self, stream: int, epoch: int, pieces: Sequence[Piece]) -> None:
+    def delivered(self, stream: int, epoch: int, pieces: Sequence[Piece | Woven]) -> None:
         """Elements that the trainer's side gets now."""
         with self._lock:
             tracks = self._tracks[stream]

@@ -1,8 +1,8 @@
 """The pure core of one epoch of one stream: lanes in, one sequence out. No clock, I/O or threads.
 
 Rule 1: everything that decides what is delivered, what is stale and when the epoch has ended
-lives here and in `splits`. Events go in by the methods below; each returns the instructions that
-the shell must carry out, in order. `take` hands elements over.
+lives here, in `turns` and in `splits`. Events go in by the methods below; each returns the
+instructions that the shell must carry out, in order. `take` hands elements over.
 
 Theory of operation. The epoch's splits were dealt to lanes (`proto.deal`), in the same way by the
 dispatcher. Each lane yields its splits in order; lanes take turns, a block of elements each; a
@@ -17,7 +17,9 @@ lies before it if the attempt is another one.
 Credit. Half of `memory_limit` belongs to the lanes' current splits, an equal window each, half to
 all splits that are fetched ahead, which get no more than such a window either. What a split has
 buffered and may still be sent stays within its window, but for the last chunk, which may exceed
-it. A current split without anything buffered always has credit, so no lane can starve another.
+it, and what is handed over already of the chunk whose turn it is: a worker must not wait for the
+end of that, since all lanes come to the ends of their chunks together. A current split without
+anything buffered always has credit, so no lane can starve another.
 """
 
 from __future__ import annotations
@@ -39,12 +41,12 @@ from .events import (
     EndOfEpoch,
     Fail,
     Fetch,
-    Piece,
     Release,
     Report,
     Wait,
 )
 from .splits import Lane, SplitState
+from .turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -80,19 +82,17 @@ class EpochCore:
         self.block = block
         self._deterministic = deterministic
         self._splits: dict[int, SplitState] = {}
-        self._lanes: list[Lane] = []
+        order: list[Lane] = []
         for number, dealt in enumerate(lanes):
             states = [SplitState(split, number, replayable=replayable) for split in dealt]
             self._splits.update((state.split, state) for state in states)
-            self._lanes.append(Lane(states))
-        self._turn = 0
-        self._left = block
-        self._unfinished = sum(lane.current is not None for lane in self._lanes)
+            order.append(Lane(states))
+        self._turns = Turns(order, block)
         # What is placed now and not proven, by attempt.
         self._placed: dict[int, SplitState] = {}
         self._connected: set[str] = set()
-        # Bytes of splits that were received whole before their turn.
-        self._ready_bytes = 0
+        # Splits that were received whole before their turn.
+        self._ready: list[SplitState] = []
         self._digest = DigestBuilder()
         self._failed = False
 
@@ -100,6 +100,11 @@ class EpochCore:
     def digest(self) -> Digest:
         """The digest of everything delivered so far, in delivered order."""
         return self._digest.digest()
+
+    @property
+    def round(self) -> int:
+        """Elements of one turn of every lane that is not finished."""
+        return self.block * max(1, self._turns.unfinished)
 
     @property
     def workers(self) -> set[str]:
@@ -204,8 +209,8 @@ class EpochCore:
         except PenstockError as error:
             return self._fail(error)
         del self._placed[attempt]
-        if not self._is_current(state):
-            self._ready_bytes += state.buffered
+        if not self._turns.is_current(state):
+            self._ready.append(state)
         assert state.proven is not None
         return [Done(state.split, state.proven)]
 
@@ -242,7 +247,7 @@ class EpochCore:
         for state in list(self._placed.values()):
             self._forget(state, out)
         self._splits.clear()
-        self._lanes.clear()
+        self._turns.clear()
         return out
 
     def take(self, max_elements: int) -> tuple[Taken, list[Instruction]]:
@@ -251,90 +256,27 @@ class EpochCore:
         Returns:
             A `Delivery` of at least one element, or why there is none; and instructions.
         """
+        turns = self._turns
+        take = turns.take_in_order if self._deterministic else turns.take_any
+        taking = take(max_elements)
         out: list[Instruction] = []
-        pieces: list[Piece] = []
-        if self._deterministic:
-            self._take_in_turn(max_elements, pieces, out)
-        else:
-            self._take_any(max_elements, pieces, out)
-        if pieces:
-            self._digest.update(np.concatenate([piece.chunk.hashes for piece in pieces]))
-            return Delivery(tuple(pieces)), out
-        if not self._unfinished:
+        # A split that is a current one now leaves its share of what is fetched ahead to others.
+        for state in self._placed.values() if taking.moved else taking.relieved:
+            self._top_up(state, out)
+        if taking.pieces:
+            self._digest.update(np.concatenate([piece.hashes for piece in taking.pieces]))
+            return Delivery(tuple(taking.pieces)), out
+        if not turns.unfinished:
             return EndOfEpoch(self.digest), out
         return self._wait(), out
 
-    def _take_in_turn(self, budget: int, pieces: list[Piece], out: list[Instruction]) -> None:
-        while budget > 0 and self._unfinished:
-            state = self._settle(self._lanes[self._turn], out)
-            if state is None or self._left == 0:
-                self._turn = (self._turn + 1) % len(self._lanes)
-                self._left = self.block
-                continue
-            count = min(state.available, self._left, budget)
-            if count == 0:
-                return
-            self._pop(state, count, pieces, out)
-            self._left -= count
-            budget -= count
-
-    def _take_any(self, budget: int, pieces: list[Piece], out: list[Instruction]) -> None:
-        idle = 0
-        while budget > 0 and idle < len(self._lanes):
-            self._turn = (self._turn + 1) % len(self._lanes)
-            state = self._settle(self._lanes[self._turn], out)
-            count = min(state.available, budget) if state is not None else 0
-            if state is None or count == 0:
-                idle += 1
-                continue
-            self._pop(state, count, pieces, out)
-            budget -= count
-            idle = 0
-
-    def _settle(self, lane: Lane, out: list[Instruction]) -> SplitState | None:
-        """Leaves the splits of a lane that are over, and returns the current one."""
-        state = lane.current
-        if state is None:
-            return None
-        moved = False
-        while state is not None and state.exhausted:
-            lane.advance()
-            state, moved = lane.current, True
-            if state is not None and state.proven is not None:
-                self._ready_bytes -= state.buffered
-        if state is None:
-            self._unfinished -= 1
-        if moved:
-            # It is a current split now, and others may use its share of what is fetched ahead.
-            for placed in self._placed.values():
-                self._top_up(placed, out)
-        return state
-
-    def _pop(
-        self, state: SplitState, count: int, pieces: list[Piece], out: list[Instruction]
-    ) -> None:
-        buffered = state.buffered
-        pieces.extend(Piece(state.split, chunk) for chunk in state.pop(count))
-        if state.buffered < buffered:  # else the chunk is not handed over whole yet
-            self._top_up(state, out)
-
     def _wait(self) -> Wait:
-        turn = self._turn
+        turn, lanes = self._turns.turn, self._turns.lanes
         if not self._deterministic:
-            turn = next(i for i, lane in enumerate(self._lanes) if lane.current is not None)
-        state = self._lanes[turn].current
+            turn = next(i for i, lane in enumerate(lanes) if lane.current is not None)
+        state = lanes[turn].current
         assert state is not None
-        if not state.worker:
-            reason = "no worker has it yet"
-        elif state.problem is not None:
-            reason = f"its attempt failed: {state.problem[0]}: {state.problem[1]}"
-        elif state.fetch is None:
-            reason = "its worker is being connected to"
-        elif state.fetch.verify:
-            reason = "its worker is replaying what was received before"
-        else:
-            reason = f"its worker has sent {state.received} elements so far"
-        return Wait(turn, state.split, state.attempt, state.worker, reason)
+        return Wait(turn, state.split, state.attempt, state.worker, state.why_waiting())
 
     def _fetched(self, attempt: int) -> SplitState | None:
         state = self._placed.get(attempt)
@@ -362,27 +304,24 @@ class EpochCore:
 
     def _urgency(self, state: SplitState) -> tuple[bool, int]:
         """Less for what is wanted sooner."""
-        turns = (state.lane - self._turn) % len(self._lanes)
-        return not self._is_current(state), turns
-
-    def _is_current(self, state: SplitState) -> bool:
-        return self._lanes[state.lane].current is state
+        return not self._turns.is_current(state), self._turns.until(state)
 
     def _grant(self, state: SplitState) -> int:
         """Credit to be added to a fetch; 0 as long as it is not worth a frame."""
         assert state.fetch is not None
-        window = max(1, self.memory_limit // 2 // max(1, self._unfinished))
+        window = max(1, self.memory_limit // 2 // max(1, self._turns.unfinished))
         wanted = window - state.buffered - state.fetch.credit
-        if not self._is_current(state):
+        if not self._turns.is_current(state):
             wanted = min(wanted, self._room_ahead())
         worth = wanted * 4 >= window or state.fetch.credit <= 0
         return wanted if wanted > 0 and worth else 0
 
     def _room_ahead(self) -> int:
         """Bytes that splits fetched ahead may still be sent, all together."""
-        used = self._ready_bytes
+        self._ready = [state for state in self._ready if not self._turns.is_current(state)]
+        used = sum(state.buffered for state in self._ready)
         for state in self._placed.values():
-            if not self._is_current(state):
+            if not self._turns.is_current(state):
                 used += state.buffered + (max(0, state.fetch.credit) if state.fetch else 0)
         return self.memory_limit // 2 - used
 

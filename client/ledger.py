@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from ..proto.hashing import Digest
     from .events import Piece
+    from .weave import Woven
 
 VERSION = 1
 SUFFIX = ".ledger"
@@ -78,15 +79,15 @@ class Ledger:
             }
         )
 
-    def record(self, stream: int, epoch: int, pieces: Sequence[Piece]) -> None:
+    def record(self, stream: int, epoch: int, pieces: Sequence[Piece | Woven]) -> None:
         """Records a delivery, before the trainer gets it."""
         self._append(
             {
                 "kind": "run",
                 "stream": stream,
                 "epoch": epoch,
-                "pieces": [[piece.split, piece.chunk.start, piece.chunk.count] for piece in pieces],
-                "hashes": b"".join(piece.chunk.hashes.tobytes() for piece in pieces),
+                "pieces": [span for piece in pieces for span in piece.spans()],
+                "hashes": b"".join(piece.hashes.tobytes() for piece in pieces),
             }
         )
 

@@ -16,6 +16,7 @@ from ..errors import PositionError, ProtocolError, ReplayMismatchError
 from ..proto.hashing import Digest, DigestBuilder
 from .lanes import EpochCore
 from .splits import Lane, SplitState
+from .turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,14 +113,15 @@ class ResumedCore(EpochCore):
         rest = [dealt[cursor.splits :] for dealt, cursor in zip(lanes, start.cursors, strict=True)]
         super().__init__(rest, block, deterministic=deterministic, replayable=replayable)
         self._digest = DigestBuilder.after(start.digest)
-        self._turn, self._left = start.turn, start.left
+        order = list(self._turns.lanes)
         self._begun: dict[int, int] = {}
         for number, cursor in enumerate(start.cursors):
             if cursor.elements:
                 first = ResumedSplit(rest[number][0], number, cursor, replayable=replayable)
                 self._splits[first.split] = first
                 self._begun[first.split] = cursor.elements
-                self._lanes[number] = Lane([self._splits[split] for split in rest[number]])
+                order[number] = Lane([self._splits[split] for split in rest[number]])
+        self._turns = Turns(order, block, start.turn, start.left)
 
     @property
     def begun(self) -> dict[int, int]:

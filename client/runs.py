@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ..proto.spec import ComponentSpec
     from .events import Piece
+    from .weave import Woven
 
     Arrays = tuple[NDArray[Any], ...]
 
@@ -23,7 +24,7 @@ LARGE_BYTES = 32 << 10
 _MERGED_BYTES_MAX = 1 << 20
 
 
-def runs_of(pieces: Iterable[Piece], large_bytes: int = LARGE_BYTES) -> Iterator[Arrays]:
+def runs_of(pieces: Iterable[Piece | Woven], large_bytes: int = LARGE_BYTES) -> Iterator[Arrays]:
     """Consecutive elements of equal shapes, stacked: an array `(n, *shape)` for each component.
 
     Numeric arrays of large runs are views of what was received; those of small ones, of one
@@ -37,7 +38,7 @@ def runs_of(pieces: Iterable[Piece], large_bytes: int = LARGE_BYTES) -> Iterator
     pending_bytes = 0
     shapes: list[tuple[int, ...]] = []
     for piece in pieces:
-        for _, arrays in piece.chunk.runs():
+        for arrays in piece.stacked():
             nbytes = sum(array.nbytes for array in arrays)
             own = [array.shape[1:] for array in arrays]
             if pending and (

@@ -52,7 +52,7 @@ class SplitState:
         lane: its lane's number.
         received: elements received without a gap: the index wanted next.
         delivered: elements handed over.
-        buffered: payload bytes of received chunks that are not handed over whole.
+        buffered: payload bytes of what was received and is not handed over.
         attempt: the newest attempt that was ever placed, 0 for none.
         worker: where that attempt is, empty when the view has the split nowhere.
         fetch: the open fetch, of `attempt` at `worker`.
@@ -105,6 +105,26 @@ class SplitState:
     def exhausted(self) -> bool:
         """Proven and handed over whole."""
         return self.proven is not None and self.delivered == self.received
+
+    @property
+    def at_hand(self) -> tuple[int, int]:
+        """What is left of the chunk that comes next: elements, and payload bytes of each."""
+        if not self._chunks:
+            return 0, 0
+        chunk, nbytes = self._chunks[0]
+        return chunk.stop - self.delivered, nbytes // chunk.count
+
+    def why_waiting(self) -> str:
+        """Why nothing of it can be handed over, in words for the log."""
+        if not self.worker:
+            return "no worker has it yet"
+        if self.problem is not None:
+            return f"its attempt failed: {self.problem[0]}: {self.problem[1]}"
+        if self.fetch is None:
+            return "its worker is being connected to"
+        if self.fetch.verify:
+            return "its worker is replaying what was received before"
+        return f"its worker has sent {self.received} elements so far"
 
     def begin(self) -> Fetching:
         """Opens a fetch of the placed attempt at the index wanted next."""
@@ -205,10 +225,11 @@ class SplitState:
             end = min(stop, chunk.stop)
             whole = self.delivered == chunk.start and end == chunk.stop
             slices.append(chunk if whole else chunk.slice(self.delivered, end))
+            past, ahead = self.delivered - chunk.start, end - chunk.start
+            self.buffered -= nbytes * ahead // chunk.count - nbytes * past // chunk.count
             self.delivered = end
             if end == chunk.stop:
                 self._chunks.popleft()
-                self.buffered -= nbytes
         return slices
 
     def name(self, fetch: Fetching) -> str:

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 from ..errors import PositionError
 from ..proto.hashing import Digest, DigestBuilder
 from .position import Cursor
+from .weave import Woven
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ..proto.hashing import Hashes
     from .events import Piece
@@ -52,6 +53,36 @@ class _Run:
     split: int
     hashes: Hashes
     prefix: DigestBuilder | None = None
+
+    def part(self, first: int, stop: int) -> _Run:
+        """Some of its elements."""
+        return _Run(self.lane, self.split, self.hashes[first:stop], self.prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class _Weave:
+    """Runs of equal length, `block` elements of each in turn; `hashes` in delivered order."""
+
+    runs: tuple[_Run, ...]
+    block: int
+    hashes: Hashes
+
+    def parts(self, count: int) -> Iterator[_Run | _Weave]:
+        """The same: whole rounds of at most `count` elements, a round of single runs, the rest."""
+        width = self.block * len(self.runs)
+        first = count // width * self.block
+        last = first + self.block
+        if first:
+            yield self._rounds(0, first)
+        for run in self.runs:
+            yield run.part(first, last)
+        if last < len(self.runs[0].hashes):
+            yield self._rounds(last, len(self.runs[0].hashes))
+
+    def _rounds(self, first: int, stop: int) -> _Weave:
+        width = len(self.runs)
+        runs = tuple(run.part(first, stop) for run in self.runs)
+        return _Weave(runs, self.block, self.hashes[first * width : stop * width])
 
 
 class _LaneState:
@@ -102,19 +133,31 @@ class _State:
         other.turn, other.left = self.turn, self.left
         return other
 
-    def add(self, run: _Run, count: int, dealt: Sequence[int], proven: Proven) -> None:
-        """The first `count` elements of a run."""
+    def add(self, run: _Run, dealt: Sequence[Sequence[int]], proven: Proven) -> None:
+        """A run, or the first part of one."""
+        self._add_to_lane(run, dealt[run.lane], proven)
+        self.builder.update(run.hashes)
+        count = len(run.hashes)
+        self.count += count
+        used = count + (self.block - self.left if run.lane == self.turn else 0)
+        self.turn, self.left = run.lane, self.block - ((used - 1) % self.block + 1)
+
+    def add_rounds(self, weave: _Weave, dealt: Sequence[Sequence[int]], proven: Proven) -> None:
+        """Whole rounds, which begin and end between two turns."""
+        for run in weave.runs:
+            self._add_to_lane(run, dealt[run.lane], proven)
+        self.builder.update(weave.hashes)
+        self.count += len(weave.hashes)
+        self.turn, self.left = weave.runs[-1].lane, 0
+
+    def _add_to_lane(self, run: _Run, dealt: Sequence[int], proven: Proven) -> None:
         lane = self.lanes[run.lane]
         while dealt[lane.index] != run.split:
             self._over(lane, proven(dealt[lane.index]))
         if lane.builder is None:
             assert run.prefix is not None, "a resumed split delivers after its replay"
             lane.builder = run.prefix.copy()
-        lane.builder.update(run.hashes[:count])
-        self.builder.update(run.hashes[:count])
-        self.count += count
-        used = count + (self.block - self.left if run.lane == self.turn else 0)
-        self.turn, self.left = run.lane, self.block - ((used - 1) % self.block + 1)
+        lane.builder.update(run.hashes)
 
     def settle(self, dealt: Sequence[Sequence[int]], proven: Proven) -> None:
         """Leaves every split that is known to have no more elements."""
@@ -168,14 +211,13 @@ class Track:
         self._proven = proven
         self._prefix = prefix
         self._state = _State(len(lanes), block, start)
-        self._runs: deque[_Run] = deque()
+        self._runs: deque[_Run | _Weave] = deque()
         # Splits that were begun in another life, and have delivered nothing in this one.
         self._begun = {
             splits[cursor.splits]
             for splits, cursor in zip(lanes, start.cursors if start else (), strict=False)
             if cursor.elements
         }
-        self._skip = 0  # elements of the first run that are in the state already
         self.base = self.floor = self.delivered = self._state.count
         self.total: int | None = None
 
@@ -184,17 +226,17 @@ class Track:
         """Elements that are remembered one by one."""
         return self.delivered - self.floor
 
-    def add(self, pieces: Iterable[Piece]) -> None:
+    def add(self, pieces: Iterable[Piece | Woven]) -> None:
         """A delivery, before the trainer gets it."""
         for piece in pieces:
-            resumed = self._prefix(piece.split) if piece.split in self._begun else None
-            self._begun.discard(piece.split)
-            # They lie in the frame's header, not in the buffer that its payload was received into.
-            hashes = piece.chunk.hashes
-            self._runs.append(_Run(self._lane_of[piece.split], piece.split, hashes, resumed))
-            self.delivered += len(hashes)
+            if isinstance(piece, Woven):
+                runs = tuple(self._run(part) for part in piece.pieces)
+                self._runs.append(_Weave(runs, piece.block, piece.hashes))
+            else:
+                self._runs.append(self._run(piece))
+            self.delivered += len(piece.hashes)
         while self.delivered - self.floor > KEPT_MAX:
-            self.forget(min(self.floor + len(self._runs[0].hashes) - self._skip, self.delivered))
+            self.forget(self.floor + len(self._runs[0].hashes))
 
     def at(self, consumed: int) -> Reached:
         """Where `consumed` elements end, from `floor` to `delivered`."""
@@ -213,12 +255,22 @@ class Track:
     def forget(self, consumed: int) -> None:
         """No position before this one will be asked for."""
         while self.floor < consumed:
-            run = self._runs[0]
-            rest = _Run(run.lane, run.split, run.hashes[self._skip :], run.prefix)
-            count = min(consumed - self.floor, len(rest.hashes))
-            self._state.add(rest, count, self._dealt[run.lane], self._proven)
-            self.floor += count
-            self._skip += count
-            if self._skip == len(run.hashes):
-                self._runs.popleft()
-                self._skip = 0
+            run = self._runs.popleft()
+            wanted, length = consumed - self.floor, len(run.hashes)
+            if isinstance(run, _Weave):
+                if wanted < length:
+                    self._runs.extendleft(reversed(list(run.parts(wanted))))
+                    continue
+                self._state.add_rounds(run, self._dealt, self._proven)
+            else:
+                if wanted < length:
+                    self._runs.appendleft(run.part(wanted, length))
+                    run = run.part(0, wanted)
+                self._state.add(run, self._dealt, self._proven)
+            self.floor += len(run.hashes)
+
+    def _run(self, piece: Piece) -> _Run:
+        resumed = self._prefix(piece.split) if piece.split in self._begun else None
+        self._begun.discard(piece.split)
+        # Hashes lie in the frame's header, not in the buffer that its payload was received into.
+        return _Run(self._lane_of[piece.split], piece.split, piece.hashes, resumed)

@@ -321,7 +321,7 @@ class SimTrainer:
             self._fail(error)
             return
         if isinstance(taken, Delivery):
-            for piece in taken.pieces:
+            for piece in taken.each_piece():
                 values = cast(Any, piece.chunk).values
                 self.world.check(self.witness.given, piece.split, values)
             self._commits.consider()

@@ -12,6 +12,7 @@ from penstock.client.engine import Engine as ClientEngine
 from penstock.client.lanes import EpochCore
 from penstock.client.positions import Positions
 from penstock.client.splits import SplitState
+from penstock.client.turns import Turns
 from penstock.dispatcher import positions, scheduler
 from penstock.dispatcher.engine import Engine
 from penstock.dispatcher.service import ControlService
@@ -105,15 +106,15 @@ def trusts_an_end_without_its_digest(patch: Patch) -> None:
 
 def ends_an_epoch_with_its_first_lane(patch: Patch) -> None:
     """The client counts the epoch as over when one lane is."""
-    settle = EpochCore._settle
+    settle = Turns._settle
 
-    def hasty(core: EpochCore, lane: Any, out: Any) -> Any:
-        state = settle(core, lane, out)
+    def hasty(turns: Turns, lane: Any, taking: Any) -> Any:
+        state = settle(turns, lane, taking)
         if state is None:
-            core._unfinished = 0
+            turns.unfinished = 0
         return state
 
-    patch.setattr(EpochCore, "_settle", hasty)
+    patch.setattr(Turns, "_settle", hasty)
 
 
 def shows_an_end_before_it_is_acknowledged(patch: Patch) -> None:

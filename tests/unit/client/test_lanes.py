@@ -50,7 +50,7 @@ def taken(core: EpochCore, count: int = 1000) -> list[tuple[int, int]]:
     assert isinstance(result, Delivery)
     return [
         (piece.split, int(value))
-        for piece in result.pieces
+        for piece in result.each_piece()
         for _, (values,) in piece.chunk.runs()
         for value in values
     ]

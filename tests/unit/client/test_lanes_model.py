@@ -206,10 +206,10 @@ class Workers(RuleBasedStateMachine):
             assert not self.ended
             got = [
                 (piece.split, index)
-                for piece in taken.pieces
+                for piece in taken.each_piece()
                 for index in range(piece.chunk.start, piece.chunk.stop)
             ]
-            for piece in taken.pieces:
+            for piece in taken.each_piece():
                 part = self.chunk(piece.split, piece.chunk.start, piece.chunk.stop)
                 assert np.array_equal(piece.chunk.compute_hashes(), part.hashes)
             assert 1 <= len(got) <= count

@@ -82,7 +82,7 @@ class Life:
             self.track.add(result.pieces)
             got += [
                 int(value)
-                for piece in result.pieces
+                for piece in result.each_piece()
                 for _, (array,) in piece.chunk.runs()
                 for value in array
             ]

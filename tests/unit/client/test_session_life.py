@@ -146,7 +146,7 @@ def test_memory_is_bounded_by_the_limit(make_workers, make_dispatcher, timing) -
     while isinstance(taken := reader.take(target_bytes=1000), Delivery):
         states = reader.core._splits.values()
         most = max(most, sum(state.buffered for state in states))
-        count += sum(piece.chunk.count for piece in taken.pieces)
+        count += sum(piece.chunk.count for piece in taken.each_piece())
     assert count == 80_000
     assert 0 < most <= limit + 16 * 800
     session.close()
