@@ -85,14 +85,14 @@ def woven(arrays: Sequence[NDArray[Any]], block: int) -> NDArray[Any]:
     shaped = [array.reshape(rows // block, block, *shape) for array in arrays]
     whole = (rows // block, len(arrays), block, *shape)
     dtype, nbytes = arrays[0].dtype, arrays[0].nbytes * len(arrays)
-    out: NDArray[Any]
     if dtype.hasobject or not nbytes:
         out = np.empty(whole, dtype)
     else:
         # TensorFlow borrows memory that is aligned, and has to copy other.
         out = np.frombuffer(aligned_empty(nbytes), dtype).reshape(whole)
     np.stack(shaped, axis=1, out=out)
-    return out.reshape(rows * len(arrays), *shape)
+    rowwise: NDArray[Any] = out.reshape(rows * len(arrays), *shape)
+    return rowwise
 
 
 def weave(states: Sequence[SplitState], block: int, budget: int) -> Woven | None:
