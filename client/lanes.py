@@ -5,9 +5,8 @@ lives here, in `turns` and in `splits`. Events go in by the methods below; each 
 instructions that the shell must carry out, in order. `take` hands elements over.
 
 Theory of operation. The epoch's splits were dealt to lanes (`proto.deal`), in the same way by the
-dispatcher. Each lane yields its splits in order; lanes take turns, a block of elements each; a
-lane whose split ended goes on with its next split within the same block; finished lanes are
-skipped. So the sequence follows from the deal and the block alone, and never from timing.
+dispatcher, and lanes take turns (`turns`). So the sequence follows from the deal and the block
+alone, and never from timing.
 
 A split is *placed* (the newest view says at which attempt and worker), then *fetched* (while the
 worker is connected), until END *proves* it. Losing the worker closes its fetches and keeps what

@@ -189,15 +189,19 @@ class Alerts:
                 post_json(self._endpoint, alert.to_dict(dropped), deadline_s=self._deadline_s)
                 return
             except PenstockError as error:
-                # What the server refuses for good is not sent again.
-                final = isinstance(error, StatusError) and error.status // 100 == 4
-                final = final and getattr(error, "status", 0) not in (408, 429)
-                if final or attempt == ATTEMPTS:
+                if _is_final(error) or attempt == ATTEMPTS:
                     _logger.error("an alert was not delivered: %s", error)
                     return
             if self._stopping.wait(pause_s):
                 return
             pause_s *= 2
+
+
+def _is_final(error: PenstockError) -> bool:
+    """Whether the server refuses it for good: then it is not sent again."""
+    if not isinstance(error, StatusError):
+        return False
+    return error.status // 100 == 4 and error.status not in (408, 429)
 
 
 def _line(alert: Alert) -> str:

@@ -1,4 +1,4 @@
-"""One JSON request over HTTP(S) with the standard library: a hard deadline, and bounded sizes.
+"""One JSON document posted over HTTP(S) with the standard library, with a hard deadline.
 
 No redirect is followed and no proxy is used, so what is sent goes where the operator said. Plain
 http is for this machine only.
@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 from ..errors import UnavailableError, UsageError
 
-REPLY_BYTES_MAX = 1 << 20
 _URLS = "a URL https://HOST/… or http://127.0.0.1:PORT/…"
 
 
@@ -47,13 +46,11 @@ class StatusError(UnavailableError):
 
     Attributes:
         status: the number.
-        retry_after_s: how long it asks to wait; 0 if it does not say.
     """
 
-    def __init__(self, message: str, status: int, retry_after_s: float) -> None:
+    def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
-        self.retry_after_s = retry_after_s
 
 
 def parse_endpoint(url: str, name: str) -> Endpoint:
@@ -70,9 +67,7 @@ def parse_endpoint(url: str, name: str) -> Endpoint:
         parts = urlsplit(url.strip())
         port = parts.port
     except ValueError:
-        raise UsageError(
-            f"{name} must be a URL https://HOST/… or http://127.0.0.1:PORT/…"
-        ) from None
+        raise UsageError(f"{name} must be {_URLS}") from None
     host = parts.hostname or ""
     if parts.scheme not in ("https", "http") or not host or parts.username is not None:
         raise UsageError(f"{name} must be {_URLS}")
@@ -94,20 +89,17 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def post_json(
-    endpoint: Endpoint, document: Any, *, deadline_s: float, headers: dict[str, str] | None = None
-) -> bytes:
-    """Sends a document; returns the body of the answer.
+def post_json(endpoint: Endpoint, document: Any, *, deadline_s: float) -> None:
+    """Sends a document; what is answered beside the status does not matter.
 
     Args:
         endpoint: where to.
         document: what `json.dumps` takes.
         deadline_s: for all of it, name look-up aside: past it the connection is cut.
-        headers: more of them.
 
     Raises:
         StatusError: the status is not 2xx.
-        UnavailableError: no answer came in time, or one larger than `REPLY_BYTES_MAX`.
+        UnavailableError: no answer came in time.
     """
     body = json.dumps(document).encode()
     timeout_s = max(deadline_s, 0.001)
@@ -129,27 +121,13 @@ def post_json(
     timer.daemon = True
     timer.start()
     try:
-        every = {"Content-Type": "application/json", **(headers or {})}
-        connection.request("POST", endpoint.path, body, every)
-        return _answer(endpoint, connection)
+        connection.request("POST", endpoint.path, body, {"Content-Type": "application/json"})
+        status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        if isinstance(error, UnavailableError):
-            raise
         why = f"no whole answer within {deadline_s:g} s" if late.is_set() else str(error)
         raise UnavailableError(f"{endpoint!r}: {why or type(error).__name__}") from error
     finally:
         timer.cancel()
         connection.close()
-
-
-def _answer(endpoint: Endpoint, connection: http.client.HTTPConnection) -> bytes:
-    # Closed at the end of the request in any case; so the response has the socket for itself.
-    response = connection.getresponse()
-    if not 200 <= response.status < 300:
-        after = response.headers.get("Retry-After", "")
-        wait_s = float(after) if after.isdecimal() and len(after) < 6 else 0.0
-        raise StatusError(f"{endpoint!r} answered {response.status}", response.status, wait_s)
-    content = response.read(REPLY_BYTES_MAX + 1)
-    if len(content) > REPLY_BYTES_MAX:
-        raise UnavailableError(f"{endpoint!r} answered with more than {REPLY_BYTES_MAX} bytes")
-    return content
+    if not 200 <= status < 300:
+        raise StatusError(f"{endpoint!r} answered {status}", status)

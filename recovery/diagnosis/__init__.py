@@ -6,8 +6,8 @@ Theory of operation. Lines go through these steps, each a module of its own:
           -> filters -> rules -> findings -> verdict -> Diagnosis
 
 `diagnose` does that in memory. Around it stand what needs files or the network, and is asked only
-by the command line: past `incidents` (SQLite), a language model (`llm`), what was learned and waits
-for a person's yes (`learning`), Acme's rule files (`acme`). `result` has the `Diagnosis`.
+by the command line: past `incidents` (SQLite), what was learned and waits for a person's yes
+(`learning`), Acme's rule files (`acme`). `result` has the `Diagnosis`.
 """
 
 from .entry import diagnose

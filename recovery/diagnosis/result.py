@@ -31,7 +31,7 @@ class Diagnosis:
         mitigation: what a person can do about it, a sentence or two.
         evidence: the log lines that show it, the first one first.
         confidence: from 0 to 1.
-        source: what said so: "rule:NAME", "incident:NUMBER", "llm" or "none".
+        source: what said so: "rule:NAME" or "none".
         action: what exactly would help: one of `rules.ACTIONS`; "" if nothing is known.
         entity: what it happened to, such as "device:0000:3b:00" or "split:17"; "" if not known.
         contributing: names of what followed from it, or that was seen beside it.

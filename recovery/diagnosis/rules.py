@@ -86,27 +86,6 @@ class Rule:
         """The strategy that carries out the action."""
         return STRATEGIES[self.action]
 
-    def to_dict(self) -> dict[str, Any]:
-        """What `parse_rule` makes this rule of."""
-        return {
-            "id": self.id,
-            "reason": self.reason,
-            "pattern": self.pattern.compiled.pattern,
-            "case": not self.pattern.compiled.flags & 2,
-            "scope": self.scope,
-            "role": self.role,
-            "priority": self.priority,
-            "category": self.category.value,
-            "recoverable": self.recoverable,
-            "action": self.action,
-            "mitigation": self.mitigation,
-            "entity": self.entity,
-            "explains": list(self.explains),
-            "positive": list(self.positive),
-            "negative": list(self.negative),
-            "origin": self.origin,
-        }
-
 
 def parse_rule(fields: Any, name: str) -> Rule:
     """A rule of one entry of a rule file, verified with its own examples.
@@ -189,8 +168,3 @@ def load_rules(path: Path) -> tuple[Rule, ...]:
     for name, why in try_out({rule.id: rule.pattern for rule in rules}).items():
         raise UsageError(f"{path}: rule {name!r} is refused: {why}")
     return rules
-
-
-def to_document(rules: Iterable[Rule]) -> dict[str, Any]:
-    """What `parse_rules` reads."""
-    return {"schema": SCHEMA, "version": VERSION, "rules": [rule.to_dict() for rule in rules]}

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from .filters import Filter
     from .rules import Rule
 
-BLOCK_BYTES = 4 << 20
 _LINE_BYTES_MAX = 1 << 20
 _KEY_BYTES_MAX = 512
 _KEYS_MAX = 50_000

@@ -21,6 +21,7 @@ class Batch:
     virtual_s: float = 0.0
     elements: int = 0
     pieces: int = 0
+    woven: int = 0
     restored: int = 0
     records: int = 0
     recoveries: int = 0
@@ -35,6 +36,7 @@ class Batch:
         self.virtual_s += other.virtual_s
         self.elements += other.elements
         self.pieces += other.pieces
+        self.woven += other.woven
         self.restored += other.restored
         self.records += other.records
         self.recoveries += other.recoveries
@@ -57,6 +59,7 @@ def run_batch(first: int, end: int) -> Batch:
         batch.virtual_s += result.virtual_s
         batch.elements += result.elements
         batch.pieces += result.pieces
+        batch.woven += result.woven
         batch.restored += result.restored
         batch.records += result.records
         batch.recoveries += result.recoveries

@@ -14,6 +14,7 @@ from penstock.client.events import Delivery, EndOfEpoch
 from penstock.client.links import Links
 from penstock.client.stream import Target, WorkerLink
 from penstock.client.sync import SyncLoop
+from penstock.client.weave import Woven
 from penstock.errors import PenstockError, UnavailableError, VerificationError
 from penstock.proto import control_pb2
 from penstock.proto.wire import PROTOCOL_VERSION, FrameType
@@ -321,12 +322,18 @@ class SimTrainer:
             self._fail(error)
             return
         if isinstance(taken, Delivery):
+            self.world.woven += sum(
+                len(piece.hashes) for piece in taken.pieces if isinstance(piece, Woven)
+            )
+            count = 0
             for piece in taken.each_piece():
                 values = cast(Any, piece.chunk).values
+                count += len(values)
                 self.world.check(self.witness.given, piece.split, values)
             self._commits.consider()
             self._looking = True
-            self.process.after(self.world.rng.random() * 2 * self.world.setup.step_s, self._take)
+            step_s = count * self.world.setup.step_s
+            self.process.after(self.world.rng.random() * 2 * step_s, self._take)
         elif isinstance(taken, EndOfEpoch):
             self.world.trace(self.name, "ended epoch", reader.epoch)
             self.world.check(self.witness.end, taken.digest)

@@ -13,6 +13,7 @@ from penstock.client.lanes import EpochCore
 from penstock.client.positions import Positions
 from penstock.client.splits import SplitState
 from penstock.client.turns import Turns
+from penstock.client.weave import Woven
 from penstock.dispatcher import positions, scheduler
 from penstock.dispatcher.engine import Engine
 from penstock.dispatcher.service import ControlService
@@ -117,6 +118,12 @@ def ends_an_epoch_with_its_first_lane(patch: Patch) -> None:
     patch.setattr(Turns, "_settle", hasty)
 
 
+def weaves_lanes_out_of_turn(patch: Patch) -> None:
+    """What many lanes hand over at once begins with the last of them."""
+    of = Woven.of
+    patch.setattr(Woven, "of", lambda pieces, block: of(pieces[::-1], block))
+
+
 def shows_an_end_before_it_is_acknowledged(patch: Patch) -> None:
     """The end of an epoch is shown although the dispatcher has not said that it is journaled."""
     from penstock.client.epoch import EpochReader
@@ -205,6 +212,7 @@ MUTATIONS: Mapping[str, Callable[[Patch], None]] = {
         takes_stale_chunks,
         trusts_an_end_without_its_digest,
         ends_an_epoch_with_its_first_lane,
+        weaves_lanes_out_of_turn,
         shows_an_end_before_it_is_acknowledged,
         acknowledges_what_was_not_sent,
         never_says_what_is_gone,

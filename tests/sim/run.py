@@ -58,6 +58,7 @@ def report(total: Batch, seconds: float, *, as_json: bool) -> None:
             "virtual_seconds": round(total.virtual_s),
             "elements": total.elements,
             "pieces": total.pieces,
+            "woven": total.woven,
             "restored": total.restored,
             "records": total.records,
             "recoveries": total.recoveries,

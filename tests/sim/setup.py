@@ -128,7 +128,8 @@ def choose(rng: random.Random) -> Setup:
         disk_s=rng.choice((0.001, 0.01, 0.1)),
         segment=rng.choice((2_000, 1 << 20)),
         snapshot_records=rng.choice((10, 50, 100_000)),
-        take_bytes=1 if by_trainer else rng.choice((1, 1000, 1 << 20)),
+        # A slow trainer that takes much at once finds elements of all lanes: they are woven.
+        take_bytes=rng.choice((1, 1000) if by_trainer else (1, 1000, 1 << 20)),
         step_s=pace_s if by_trainer else 0.001,
         piece_s=piece_s,
         piece_max=rng.choice((1, 4, 10)),

@@ -32,3 +32,4 @@ def test_the_seeds_bring_every_kind_of_fault() -> None:
     assert set(batch.faults) == {kind for kind, _ in FAULTS}
     assert batch.recoveries > 0
     assert batch.elements > 0
+    assert batch.woven > 0

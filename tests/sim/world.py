@@ -41,6 +41,7 @@ class Result:
     Attributes:
         faults: how often each kind of fault happened.
         errors: what trainers were told, by name; each was legitimate.
+        woven: elements that were handed over with those of other lanes at once.
     """
 
     seed: int
@@ -48,6 +49,7 @@ class Result:
     virtual_s: float
     elements: int
     pieces: int
+    woven: int
     restored: int
     recoveries: int
     records: int
@@ -74,6 +76,7 @@ class World:
         self.workers: dict[str, SimWorker] = {}
         self.checkpoints: dict[str, Checkpoints] = {}  # by host: a disk outlives its processes
         self.restored = 0
+        self.woven = 0
         self.trainers: dict[str, SimTrainer] = {}
         self.errors: Counter[str] = Counter()
         self.failures: Counter[tuple[str, int, int]] = Counter()
@@ -112,6 +115,7 @@ class World:
             virtual_s=self.clock.now_s - START_S,
             elements=sum(t.witness.elements for t in self.trainers.values()),
             pieces=self.pieces,
+            woven=self.woven,
             restored=self.restored,
             recoveries=self.ledger.recoveries - 1,
             records=len(self.ledger.records),
