@@ -51,7 +51,11 @@ class FakeWorker:
         self.released: list[int] = []
         self.broken: set[int] = set()
         self.fail: dict[int, tuple[str, str]] = {}
+        #: Fetches that begin from now on send so many elements, and no more.
         self.pause_after: int | None = None
+        #: Where it is not set, connections are made and wait to be welcomed.
+        self.welcoming = threading.Event()
+        self.welcoming.set()
         self.changed = threading.Condition()
         self.connections: list[socket.socket] = []
         self._closed = False
@@ -82,6 +86,7 @@ class FakeWorker:
                 return
             assert hello.type is FrameType.HELLO
             assert hello.header["version"] == PROTOCOL_VERSION
+            self.welcoming.wait(30.0)
             send_frame(
                 sock, FrameType.WELCOME, {"version": PROTOCOL_VERSION, "worker": self.announced}
             )
@@ -122,6 +127,7 @@ class FakeWorker:
     def close(self) -> None:
         """Dies."""
         self._closed = True
+        self.welcoming.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -141,6 +147,8 @@ class _Send:
         self._next = fetch["from"]
         self.credit = fetch["credit"]
         self._ended = False
+        # A paused fetch stays paused: else a late CREDIT would have it go on after a test's back.
+        self._pause_after = worker.pause_after
         if fetch["verify"]:
             hashes = self._chunk.hashes[: self._next]
             for start in range(0, len(hashes), 7):
@@ -151,7 +159,7 @@ class _Send:
     def go_on(self) -> None:
         """Sends what credit allows."""
         while self.credit > 0 and self._next < self._chunk.count:
-            if self._worker.pause_after is not None and self._next >= self._worker.pause_after:
+            if self._pause_after is not None and self._next >= self._pause_after:
                 return
             stop = min(self._next + self._worker.chunk, self._chunk.count)
             part = self._chunk.slice(self._next, stop)
