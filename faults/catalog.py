@@ -85,12 +85,19 @@ def _recover(stage: Stage) -> None:
     stage.kill(worker)
     kept = stage.kept()
     stage.cluster.restart_worker(worker, wait=False)
+    stage.release(step=True)
+
+    def gone_on(_: Picture) -> bool:
+        # A split of so small an epoch can be over between two looks, so each batch waits for one.
+        if stage.consumer.held and stage.look() and not stage.restored:
+            stage.release(step=True)
+        return stage.restored > 0
+
+    stage.until(gone_on, "a split to be restored from a checkpoint")
     stage.release()
-    stage.until(lambda _: stage.restored > 0, "a split to be restored from a checkpoint")
     stage.cluster.workers[0].wait_ready()
     stage.finish()
     again = [one for number, one in stage.attempts.items() if number not in before]
-    stage.expect(any(one.restored for one in again), "no split was seen to go on at a checkpoint")
     stage.problems += replay_problems(again, kept)
     stage.told.append(f"{stage.restored} splits went on at their checkpoints")
 

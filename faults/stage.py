@@ -208,9 +208,9 @@ class Stage:
             self._tick()
         return True
 
-    def release(self) -> None:
-        """Lets the trainer go on."""
-        self.consumer.go_on()
+    def release(self, *, step: bool = False) -> None:
+        """Lets the trainer go on; `step`: until it has one batch more."""
+        self.consumer.go_on(step=step)
 
     def kill(self, *daemons: Daemon) -> None:
         """Kills daemons (SIGKILL), all at once."""
