@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from .buffers import BufferPool
 from .events import EndOfEpoch
 from .options import checked_flag, checked_options
 from .position import Position
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from .runs import Arrays
 
 _FINGERPRINT_CHARACTERS_MAX = 128
+#: What an iteration keeps of memory to put small runs together in.
+_POOL_BYTES = 32 << 20
 
 
 class Reader:
@@ -308,6 +311,7 @@ class Reader:
             kept: list[Arrays] = []
             nothing = empty_run(self.components(stream)) if idle else ()
             idle_s = self._options.timing.heartbeat_s if idle else None
+            allocate = BufferPool(_POOL_BYTES).allocate
             while True:
                 taken = reader.take(timeout_s=idle_s)
                 if isinstance(taken, EndOfEpoch):
@@ -318,12 +322,12 @@ class Reader:
                 elif taken is None:
                     yield nothing
                 elif least:
-                    kept += runs_of(taken.pieces, large_bytes)
+                    kept += runs_of(taken.pieces, large_bytes, allocate)
                     if sum(len(arrays[0]) for arrays in kept) >= least:
                         yield from kept
                         least = 0
                 else:
-                    yield from runs_of(taken.pieces, large_bytes)
+                    yield from runs_of(taken.pieces, large_bytes, allocate)
         except GeneratorExit:
             raise
         except BaseException as error:
