@@ -28,16 +28,21 @@ if TYPE_CHECKING:
     from .client.torch_data import TorchDataset, TorchLoader
     from .client.tracking import InputState
     from .graph import cache_here, explain
+    from .recovery.in_situ import in_situ
+    from .recovery.policy import Backoff, RecoveryPolicy, RecoveryRule
     from .timing import Timing
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ArrayIterator",
+    "Backoff",
     "InputState",
     "LocalCluster",
     "Position",
     "Reader",
+    "RecoveryPolicy",
+    "RecoveryRule",
     "Timing",
     "TorchDataset",
     "TorchLoader",
@@ -48,15 +53,19 @@ __all__ = [
     "distribute",
     "errors",
     "explain",
+    "in_situ",
     "keras_callbacks",
 ]
 
 _HOMES = {
     "ArrayIterator": "client.arrays",
+    "Backoff": "recovery.policy",
     "InputState": "client.tracking",
     "LocalCluster": "client.embedded",
     "Position": "client.position",
     "Reader": "client.reader",
+    "RecoveryPolicy": "recovery.policy",
+    "RecoveryRule": "recovery.policy",
     "Timing": "timing",
     "TorchDataset": "client.torch_data",
     "TorchLoader": "client.torch_data",
@@ -65,6 +74,7 @@ _HOMES = {
     "digest_of": "client.groundtruth",
     "distribute": "client.dataset",
     "explain": "graph",
+    "in_situ": "recovery.in_situ",
     "keras_callbacks": "client.keras_callbacks",
 }
 

@@ -1,0 +1,122 @@
+"""Where the batches of a session come from, and what of it can be opened again at a place.
+
+Theory of operation. A session counts the batches that it has handed out in an epoch. A source opens
+an iterator of what follows after so many. So a fault in an iterator's `__next__` costs nothing: the
+next iterator begins at the very batch that was not delivered. What can only be iterated once cannot
+be opened again; there the same iterator is asked again, and an end right after its fault is not
+believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+from ..errors import InSituError, UsageError
+
+
+class Source(Protocol):
+    """What a session reads.
+
+    Attributes:
+        replays: it can be opened again at any place of this epoch, and gives the same again.
+    """
+
+    replays: bool
+
+    def open(self, epoch: int, taken: int) -> Iterator[Any]:
+        """An iterator of an epoch's batches after the first `taken`.
+
+        Args:
+            epoch: number of the epoch within the session.
+            taken: batches of it that are done with.
+        """
+
+    def position(self, epoch: int, taken: int) -> str:
+        """Where that is, for people and reports."""
+
+    def commit(self, epoch: int, taken: int) -> None:
+        """The trainer's checkpoint holds everything before this place."""
+
+    def skipped(self, epoch: int, taken: int, why: str) -> None:
+        """The batch at this place was left out, and why."""
+
+
+class LocalSource:
+    """Batches of this process: a sequence, or an iterable that can be iterated again.
+
+    Args:
+        batches: a sequence is opened at a place by its indices; any other iterable by passing over
+            what was taken.
+    """
+
+    replays = True
+
+    def __init__(self, batches: Iterable[Any]) -> None:
+        self._batches = batches
+
+    def open(self, epoch: int, taken: int) -> Iterator[Any]:
+        """See `Source`.
+
+        Raises:
+            InSituError: there are fewer batches now than were taken.
+        """
+        if isinstance(self._batches, Sequence):
+            return _indexed(self._batches, taken)
+        iterator = iter(self._batches)
+        for number in range(taken):
+            if next(iterator, _END) is _END:
+                raise InSituError(
+                    f"the data had at least {taken} batches in epoch {epoch}, and opened again it"
+                    f" has {number}: it cannot be replayed"
+                )
+        return iterator
+
+    def position(self, epoch: int, taken: int) -> str:
+        """See `Source`."""
+        return f"epoch {epoch}, batch {taken}"
+
+    def commit(self, epoch: int, taken: int) -> None:
+        """See `Source`; there is nobody to tell."""
+
+    def skipped(self, epoch: int, taken: int, why: str) -> None:
+        """See `Source`; there is nobody to tell."""
+
+
+class OnceSource(LocalSource):
+    """Batches that can be iterated once: a generator, or another iterator."""
+
+    replays = False
+
+    def __init__(self, batches: Iterator[Any]) -> None:
+        super().__init__(batches)
+        self._iterator = batches
+
+    def open(self, epoch: int, taken: int) -> Iterator[Any]:
+        """The one iterator; where it is, is not known."""
+        return self._iterator
+
+
+def source_of(batches: object) -> Source:
+    """A source of batches.
+
+    Raises:
+        UsageError: it is nothing that could be iterated.
+    """
+    if all(callable(getattr(batches, name, None)) for name in ("open", "position", "commit")):
+        return batches  # type: ignore[return-value]
+    if isinstance(batches, Iterator):
+        return OnceSource(batches)
+    if isinstance(batches, Iterable):
+        return LocalSource(batches)
+    raise UsageError(f"batches must be a sequence, an iterable, or a Source, not {batches!r:.80}")
+
+
+def _indexed(batches: Sequence[Any], taken: int) -> Iterator[Any]:
+    index = taken
+    while index < len(batches):
+        yield batches[index]
+        index += 1
+
+
+_END = object()
