@@ -5,20 +5,25 @@ from __future__ import annotations
 import dataclasses
 import json as jsonlib
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import UsageError
+from ..errors import PenstockError, UsageError
+from .diagnose_show import document_of, incident_line, show_evaluation, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..recovery.diagnosis import Diagnosis
+    from ..recovery.diagnosis.answer import Suggestion
     from ..recovery.diagnosis.filters import Filter
     from ..recovery.diagnosis.incidents import Incident
+    from ..recovery.diagnosis.model import Model
     from ..recovery.diagnosis.rules import Rule
+    from ..recovery.diagnosis.scanner import Scanner
 
 _Files = Annotated[
     list[Path] | None,
@@ -65,9 +70,36 @@ _Incidents = Annotated[
 _Accept = Annotated[
     Path | None,
     typer.Option(
-        metavar="PENDING", help="Instead: add the filters of this file to that of --filters."
+        metavar="PENDING",
+        help="Instead: add what was learned, of this file, to those of --filters and --rules.",
     ),
 ]
+_Pending = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PENDING", help="Where a rule that the model suggests waits for --accept."
+    ),
+]
+_ModelUrl = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="A server of OpenAI's chat completions, such as http://127.0.0.1:8000/v1, that is"
+        " asked where rules are not sure; it gets masked lines of the logs. Or PENSTOCK_MODEL_URL.",
+    ),
+]
+_Model = Annotated[
+    str | None, typer.Option("--model", metavar="NAME", help="The model. Or PENSTOCK_MODEL.")
+]
+_ModelKey = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A file that holds its key. Or PENSTOCK_MODEL_KEY: the key."),
+]
+_ModelBelow = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="Ask where the rules' confidence is less; 1: always."),
+]
+_ModelDeadline = Annotated[float, typer.Option(help="Seconds for all of the model's answer.")]
 
 
 def diagnose(
@@ -81,18 +113,24 @@ def diagnose(
     learn: _Learn = None,
     accept: _Accept = None,
     incidents: _Incidents = None,
+    pending: _Pending = None,
+    model_url: _ModelUrl = None,
+    model: _Model = None,
+    model_key_file: _ModelKey = None,
+    model_below: _ModelBelow = 0.7,
+    model_deadline: _ModelDeadline = 30.0,
 ) -> None:
     """Says what made a training or a service fail, from its logs, by rules.
 
     The earliest root cause after the last progress wins over what followed from it, such as the
-    timeouts of other ranks and the launcher's report. Logs of any size are read once, in bounded
-    memory; nothing leaves this machine.
+    timeouts of other ranks. Logs of any size are read once, in bounded memory; nothing leaves this
+    machine unless --model-url is given. A model's answer is a suggestion: it is shown beside the
+    verdict of the rules, and only if what it quotes is in the log.
 
         penstock diagnose rank*.log
-        penstock diagnose --json worker.log | jq .root_cause
-        tail -n 100000 big.log | penstock diagnose -
+        tail -n 100000 big.log | penstock diagnose --json - | jq .root_cause
         penstock diagnose good-run.log --learn pending.json
-        penstock diagnose --accept pending.json --filters filters.json
+        penstock diagnose --accept pending.json --filters filters.json --rules rules.json
 
     Rules are data, described in docs/diagnosis.md. A rule file is refused as a whole if one of its
     rules contradicts its own examples or has a pattern that may run for ever.
@@ -103,61 +141,140 @@ def diagnose(
     if sum(map(bool, (evaluate, files, accept))) != 1 or (learn is not None and not files):
         raise UsageError("give either logs (with --learn or without), --evaluate or --accept")
     if accept is not None:
-        _accept(accept, filters or [])
+        _accept(accept, filters or [], rules or [])
         return
     known, routine = _rules(rules or [], filters or [], acme_rules, acme_filters)
     if evaluate is not None:
-        _evaluate(evaluate, known, routine, json)
-        return
-    if learn is not None:
+        if not show_evaluation(evaluate, known, routine, json):
+            raise typer.Exit(1)
+    elif learn is not None:
         _learn(files or [], learn, known)
-        return
-    from ..recovery.diagnosis.entry import diagnose_logs
+    else:
+        asked = _model(model_url, model, model_key_file, model_below, model_deadline)
+        _diagnose(files or [], known, routine, asked, _Output(json, incidents, pending))
 
-    found = diagnose_logs(map(_blocks, files or []), rules=known, filters=routine)
-    past = _past(incidents, found)
-    document = {**_document(found), "similar": [dataclasses.asdict(one) for one in past]}
-    typer.echo(jsonlib.dumps(document) if json else _text(found))
-    for one in past if not json else ():
-        note = f" ({one.note})" if one.note else ""
-        typer.echo(
-            f"like incident {one.number}: {one.root_cause}, {one.outcome}{note};"
-            f" similarity {one.similarity:.0%}"
-        )
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A model, and where rules are sure enough not to ask it."""
+
+    model: Model
+    below: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """Where a diagnosis goes."""
+
+    json: bool
+    incidents: Path | None
+    pending: Path | None
+
+
+def _model(
+    url: str | None, name: str | None, key_file: Path | None, below: float, deadline_s: float
+) -> _Asked | None:
+    from ..recovery.diagnosis.model import model_of
+
+    model = model_of(url, name, key_file, deadline_s=deadline_s)
+    return None if model is None else _Asked(model, below)
+
+
+def _diagnose(
+    files: list[Path],
+    rules: tuple[Rule, ...],
+    filters: tuple[Filter, ...],
+    asked: _Asked | None,
+    output: _Output,
+) -> None:
+    from ..recovery.diagnosis.entry import scan_logs, verdict_of
+    from ..recovery.diagnosis.incidents import Incidents
+
+    scanner = scan_logs(map(_blocks, files), rules=rules, filters=filters)
+    found = verdict_of(scanner)
+    store = None if output.incidents is None else Incidents(output.incidents)
+    past = [] if store is None else store.similar(found)
+    suggestion = None
+    if asked is not None and (found.confidence < asked.below or asked.below == 1):
+        suggestion = _ask(asked.model, scanner, found, past, rules)
+    if store is not None and found.evidence:
+        number = store.add(found, suggestion=suggestion)
+        typer.echo(f"stored as incident {number} in {output.incidents}", err=True)
+    if output.json:
+        similar = [dataclasses.asdict(one) for one in past]
+        typer.echo(jsonlib.dumps({**document_of(found, suggestion), "similar": similar}))
+    else:
+        typer.echo("\n".join([text_of(found, suggestion), *map(incident_line, past)]))
+    if suggestion is not None and output.pending is not None:
+        _keep_rule(suggestion, output.pending, rules)
     if not found.confidence:
         raise typer.Exit(1)
 
 
-def _past(path: Path | None, found: Diagnosis) -> list[Incident]:
-    """Incidents like this one, which is then stored if anything is known of it."""
-    if path is None:
-        return []
-    from ..recovery.diagnosis.incidents import Incidents
+def _ask(
+    model: Model,
+    scanner: Scanner,
+    found: Diagnosis,
+    past: list[Incident],
+    rules: tuple[Rule, ...],
+) -> Suggestion | None:
+    """What the model suggests; None, with a warning, if there is nothing to be had from it."""
+    from ..recovery.diagnosis.model import ask
+    from ..recovery.diagnosis.prompt import question_of
 
-    store = Incidents(path)
-    past = store.similar(found)
-    if found.evidence:
-        typer.echo(f"stored as incident {store.add(found)} in {path}", err=True)
-    return past
+    question = question_of(
+        found,
+        notes=scanner.notes,
+        tail=scanner.tail,
+        similar=past,
+        reasons=(rule.reason for rule in rules),
+        secrets=(model.key,),
+    )
+    if not question.lines:
+        return None
+    try:
+        return ask(model, question)
+    except PenstockError as error:
+        typer.echo(f"warning: no suggestion: {error}", err=True)
+        return None
+
+
+def _keep_rule(suggestion: Suggestion, pending: Path, rules: tuple[Rule, ...]) -> None:
+    from ..recovery.diagnosis.learning import learn_rule
+    from ..recovery.diagnosis.pending import add_pending
+
+    if not suggestion.pattern:
+        return
+    guess = suggestion.diagnosis
+    try:
+        rule = learn_rule(guess, suggestion.pattern, guess.evidence, name="the model's rule")
+    except UsageError as error:
+        typer.echo(f"warning: {error}", err=True)
+        return
+    if add_pending(pending, rules, rules=[rule]):
+        typer.echo(f"the model's rule {rule.id} waits in {pending}: read it first", err=True)
 
 
 def _learn(files: list[Path], pending: Path, rules: tuple[Rule, ...]) -> None:
-    from ..recovery.diagnosis.learning import learn_filters, write_pending
+    from ..recovery.diagnosis.learning import learn_filters
+    from ..recovery.diagnosis.pending import add_pending
     from ..recovery.diagnosis.scanner import lines_of
 
     lines = (line for path in files for some in lines_of(_blocks(path)) for line in some)
-    learned = learn_filters(lines, rules)
-    write_pending(pending, learned)
-    typer.echo(f"{len(learned)} filters in {pending}: read them, remove what is wrong, then accept")
+    count = add_pending(pending, rules, filters=learn_filters(lines, rules))
+    typer.echo(f"{count} filters in {pending}: read them, remove what is wrong, then accept")
 
 
-def _accept(pending: Path, filters: list[Path]) -> None:
+def _accept(pending: Path, filters: list[Path], rules: list[Path]) -> None:
     from ..recovery.diagnosis.entry import builtin_rules
-    from ..recovery.diagnosis.learning import accept_pending
+    from ..recovery.diagnosis.pending import accept_pending
 
-    if len(filters) != 1:
-        raise UsageError("--accept needs one --filters FILE, to which it adds")
-    typer.echo(f"{accept_pending(pending, filters[0], builtin_rules())} filters were added")
+    if len(filters) > 1 or len(rules) > 1:
+        raise UsageError("--accept takes one --filters FILE and one --rules FILE, to which it adds")
+    added = accept_pending(
+        pending, builtin_rules(), filters=next(iter(filters), None), rules=next(iter(rules), None)
+    )
+    typer.echo("{} filters and {} rules were added".format(*added))
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
@@ -194,52 +311,3 @@ def _rules(
     for reason in refused:
         typer.echo(f"warning: left out: {reason}", err=True)
     return unique(known), tuple(routine)
-
-
-def _document(found: Diagnosis) -> dict[str, Any]:
-    document = dataclasses.asdict(found)
-    document.update(category=found.category.value, strategy=found.strategy.value)
-    return document
-
-
-def _text(found: Diagnosis) -> str:
-    lines = [
-        f"root cause   {found.root_cause} ({found.category.value})",
-        f"confidence   {found.confidence:.0%}, by {found.source}",
-        f"recoverable  {'yes' if found.recoverable else 'no'}; {found.strategy.value}",
-    ]
-    if found.entity:
-        lines.append(f"what         {found.entity}")
-    if found.contributing:
-        lines.append(f"beside it    {', '.join(found.contributing)}")
-    lines += [f"what to do   {found.mitigation}", "evidence"]
-    return "\n".join([*lines, *(f"  | {line}" for line in found.evidence)])
-
-
-def _evaluate(
-    directory: Path, rules: tuple[Rule, ...], filters: tuple[Filter, ...], json: bool
-) -> None:
-    from ..recovery.diagnosis.evaluate import by_reason, evaluate
-
-    answers = evaluate(directory, rules=rules, filters=filters)
-    wrong = [one for one in answers if not one.right]
-    table = by_reason(answers)
-    if json:
-        typer.echo(
-            jsonlib.dumps(
-                {
-                    "right": len(answers) - len(wrong),
-                    "total": len(answers),
-                    "by_reason": {name: list(counts) for name, counts in table.items()},
-                    "wrong": {one.path.name: one.diagnosis.root_cause for one in wrong},
-                }
-            )
-        )
-    else:
-        for name, (right, total) in sorted(table.items()):
-            typer.echo(f"{name:32} {right:3} of {total:3}")
-        for one in wrong:
-            typer.echo(f"wrong: {one.path.name} was taken for {one.diagnosis.root_cause}")
-        typer.echo(f"right: {len(answers) - len(wrong)} of {len(answers)}")
-    if wrong:
-        raise typer.Exit(1)

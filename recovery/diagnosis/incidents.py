@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from .answer import Suggestion
     from .result import Diagnosis
 
 OUTCOMES = ("open", "recovered", "not recovered")
@@ -40,6 +41,10 @@ CREATE VIRTUAL TABLE incident_text USING fts5(text);
 PRAGMA application_id = {_APPLICATION_ID};
 COMMIT;
 """
+_LATER = (
+    "CREATE TABLE IF NOT EXISTS suggestion (number INTEGER PRIMARY KEY, model TEXT NOT NULL,"
+    " document TEXT NOT NULL)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +85,11 @@ class Incidents:
     def __init__(self, path: Path) -> None:
         self._path = path
         with self._open() as database:
-            if database.execute("PRAGMA application_id").fetchone()[0] == _APPLICATION_ID:
-                return
-            if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                raise UsageError(f"{path} is a database of something else than incidents")
-            database.executescript(_SCHEMA)
+            if database.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
+                if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                    raise UsageError(f"{path} is a database of something else than incidents")
+                database.executescript(_SCHEMA)
+            database.execute(_LATER)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -98,8 +103,15 @@ class Incidents:
                 why = "the SQLite of this process was built without FTS5, which this needs"
             raise UsageError(f"incidents {self._path}: {why}") from error
 
-    def add(self, diagnosis: Diagnosis, *, outcome: str = "open", note: str = "") -> int:
-        """Stores a diagnosis; returns the incident's number.
+    def add(
+        self,
+        diagnosis: Diagnosis,
+        *,
+        outcome: str = "open",
+        note: str = "",
+        suggestion: Suggestion | None = None,
+    ) -> int:
+        """Stores a diagnosis, with what a model suggested beside it; returns the incident's number.
 
         Raises:
             UsageError: outcome is not one of `OUTCOMES`, or the file cannot be written.
@@ -120,6 +132,12 @@ class Incidents:
             database.execute(
                 "INSERT INTO incident_text (rowid, text) VALUES (?, ?)", (number, text)
             )
+            if suggestion is not None:
+                document = json.dumps(suggestion.diagnosis.to_dict())
+                database.execute(
+                    "INSERT INTO suggestion VALUES (?, ?, ?)",
+                    (number, suggestion.model, document),
+                )
         assert number is not None
         return number
 

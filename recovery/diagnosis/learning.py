@@ -1,7 +1,8 @@
-"""Learning filters from logs of runs that went well; nothing is used before a person has said yes.
+"""Learning: filters from runs that went well, rules from failures whose root cause is known.
 
-Lines of a good run that look like trouble are routine. Their templates become filters in a pending
-file, which a person reads, cuts, and accepts; whatever would hide a known error is left out.
+Lines of a good run that look like trouble are routine: their templates become filters; whatever
+would hide a known error is left out. Lines of a failure that was understood become a rule, unless
+it would find routine lines, too. Nothing is used before a person has said yes (`pending`).
 """
 
 from __future__ import annotations
@@ -9,22 +10,34 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...errors import UsageError
-from .documents import write_json
-from .filters import Filter, load_filters, parse_filter, to_document
+from .filters import Filter, parse_filter
 from .lines import cut
+from .regexes import accept
+from .rules import Rule, parse_rule
 from .scanner import NOTABLE
 from .templates import Miner, fingerprint, to_pattern
 from .trial import try_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
-    from .rules import Rule
+    from .result import Diagnosis
 
 #: A template of fewer lines may be a coincidence.
 LINES_MIN = 3
 FILTERS_MAX = 200
+_EXAMPLES_MAX = 5
+#: Lines that no learned rule may find.
+ROUTINE = (
+    "2026-03-02 04:00:03,120 INFO trainer step=1200 loss=2.3127 lr=1.0e-4 tokens/s=8123",
+    "[rank0]: 2026-03-02 04:00:03 Epoch 3/90 batch 17/500 loss 0.731 accuracy 0.802",
+    "I0302 04:00:03.120000 4711 loader.py:88] shard-000017.tar opened, 4 workers, 0 errors",
+    "WARNING: the checkpoint in /data/run/ckpt-1200 is overwritten",
+    "gpu01:811:902 [0] NCCL INFO Channel 00/32 : 0[0] -> 1[1] via P2P/IPC/read",
+    "INFO dispatcher.service: worker w3 registered at 10.0.0.3:5051, error_rate=0",
+    "Traceback (most recent call last):",
+    '  File "train.py", line 7, in main',
+)
 
 
 def learn_filters(lines: Iterable[bytes], rules: Iterable[Rule]) -> list[Filter]:
@@ -62,24 +75,41 @@ def learn_filters(lines: Iterable[bytes], rules: Iterable[Rule]) -> list[Filter]
     return [one for one in learned if one.id not in slow]
 
 
-def write_pending(path: Path, filters: Iterable[Filter]) -> None:
-    """Writes what was learned for a person to read; replaces what was there."""
-    write_json(path, to_document(filters))
+def learn_rule(found: Diagnosis, pattern: str, lines: Iterable[str], *, name: str) -> Rule:
+    """A rule for failures like one of which the root cause is known.
 
-
-def accept_pending(pending: Path, path: Path, rules: Iterable[Rule]) -> int:
-    """Adds the filters of a pending file to a filter file, verifying them once more.
-
-    Returns:
-        how many were new.
+    Args:
+        found: what is known of it: whatever the rule says is taken from here.
+        pattern: of the lines that show it.
+        lines: those that the failure was seen in; its positive examples are among them.
+        name: what the rule is called in an error.
 
     Raises:
-        UsageError: a file cannot be read, or a filter is refused; nothing is changed then.
+        UsageError: the pattern is refused, may run for ever, matches none of the lines, would find
+            routine lines, or holds no word.
     """
-    rules = tuple(rules)
-    accepted = load_filters(pending, rules)
-    have = load_filters(path, rules) if path.exists() else ()
-    known = {one.id for one in have}
-    new = [one for one in accepted if one.id not in known]
-    write_json(path, to_document([*have, *new]))
-    return len(new)
+    search = accept(pattern, name=name).compiled.search
+    examples = [line for line in dict.fromkeys(lines) if search(line)]
+    made = parse_rule(
+        {
+            "id": f"learned-{fingerprint(pattern)}",
+            "reason": found.root_cause,
+            "pattern": pattern,
+            "role": "root",
+            "category": found.category.value,
+            "recoverable": found.recoverable,
+            "action": found.action or ("retry" if found.recoverable else "abort"),
+            "mitigation": found.mitigation,
+            "positive": examples[:_EXAMPLES_MAX],
+            "origin": "learned",
+        },
+        name,
+    )
+    if not made.pattern.words:
+        raise UsageError(f"{name} is refused: its pattern asks for no word of three letters")
+    for line in ROUTINE:
+        if made.pattern.compiled.search(line):
+            raise UsageError(f"{name} is refused: it would find the routine line {line!r:.120}")
+    for why in try_out({made.id: made.pattern}).values():
+        raise UsageError(f"{name} is refused: {why}")
+    return made

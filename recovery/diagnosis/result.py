@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..strategy import FailoverStrategy
@@ -31,7 +32,7 @@ class Diagnosis:
         mitigation: what a person can do about it, a sentence or two.
         evidence: the log lines that show it, the first one first.
         confidence: from 0 to 1.
-        source: what said so: "rule:NAME" or "none".
+        source: what said so: "rule:NAME", "model" or "none".
         action: what exactly would help: one of `rules.ACTIONS`; "" if nothing is known.
         entity: what it happened to, such as "device:0000:3b:00" or "split:17"; "" if not known.
         contributing: names of what followed from it, or that was seen beside it.
@@ -50,3 +51,9 @@ class Diagnosis:
     entity: str = ""
     contributing: tuple[str, ...] = ()
     fingerprint: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its fields as JSON has them."""
+        document = dataclasses.asdict(self)
+        document.update(category=self.category.value, strategy=self.strategy.value)
+        return document

@@ -7,6 +7,7 @@ shipped with penstock is tried out for slowness as well.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,16 @@ class Rule:
     def strategy(self) -> FailoverStrategy:
         """The strategy that carries out the action."""
         return STRATEGIES[self.action]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `parse_rule` makes it of."""
+        fields = {name: getattr(self, name) for name in sorted(_FIELDS - {"pattern", "case"})}
+        lists = {name: list(value) for name, value in fields.items() if isinstance(value, tuple)}
+        compiled = self.pattern.compiled
+        return {
+            **fields, **lists, "category": self.category.value, "pattern": compiled.pattern,
+            "case": not compiled.flags & re.IGNORECASE,
+        }  # fmt: skip
 
 
 def parse_rule(fields: Any, name: str) -> Rule:
@@ -168,3 +179,8 @@ def load_rules(path: Path) -> tuple[Rule, ...]:
     for name, why in try_out({rule.id: rule.pattern for rule in rules}).items():
         raise UsageError(f"{path}: rule {name!r} is refused: {why}")
     return rules
+
+
+def to_document(rules: Iterable[Rule]) -> dict[str, Any]:
+    """What `parse_rules` reads."""
+    return {"schema": SCHEMA, "version": VERSION, "rules": [one.to_dict() for one in rules]}

@@ -19,7 +19,7 @@ from .episodes import START, Episodes
 from .lines import cut, is_soft, when
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from .episodes import Episode
     from .filters import Filter
@@ -30,6 +30,9 @@ _KEY_BYTES_MAX = 512
 _KEYS_MAX = 50_000
 _FINDINGS_EACH_MAX = 16
 _NOTES_MAX = 20
+#: The last lines, whatever they hold: what comes last is often about the failure.
+_TAIL_LINES = 60
+_TAIL_LINE_BYTES_MAX = 2048
 #: A message after an exception has so many lines at most.
 _MESSAGE_LINES = 8
 _DIGITS = b"0123456789"
@@ -104,6 +107,7 @@ class Scanner:
         self._message: tuple[Episode, int] | None = None
         self.findings: list[Finding] = []
         self.notes: list[str] = []
+        self.tail: list[bytes] = []
         self.log = 0
         self.line = 0
         self.progress: dict[int, int] = {0: 0}
@@ -117,8 +121,10 @@ class Scanner:
         self._last_when = None
         self._message = None
 
-    def feed(self, lines: Iterable[bytes]) -> None:
+    def feed(self, lines: Sequence[bytes]) -> None:
         """Reads lines, without their ends; order is time."""
+        last = [line[:_TAIL_LINE_BYTES_MAX] for line in lines[-_TAIL_LINES:]]
+        self.tail = [*self.tail, *last][-_TAIL_LINES:]
         known, progress, number = self._known, self.progress[self.log], self.line
         busy = self._episodes.busy()
         for raw in lines:

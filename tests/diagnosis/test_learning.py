@@ -57,8 +57,8 @@ def test_what_is_learned_is_used_after_a_yes_only(tmp_path: Path) -> None:
     assert "1 filters" in result.stdout
     assert not filters.exists()
     accept = ["diagnose", "--accept", str(pending), "--filters", str(filters)]
-    assert "1 filters were added" in CliRunner().invoke(app, accept).stdout
-    assert "0 filters were added" in CliRunner().invoke(app, accept).stdout
+    assert "1 filters and 0 rules were added" in CliRunner().invoke(app, accept).stdout
+    assert "0 filters and 0 rules were added" in CliRunner().invoke(app, accept).stdout
     lines = [good[0], "KeyError: 'x'"]
     assert diagnose(lines).root_cause == "ConnectionError"
     known = load_filters(filters, builtin_rules())
