@@ -17,6 +17,7 @@ from .dispatcher import dispatcher
 from .explain import explain_command
 from .faults import faults
 from .health import health
+from .incidents import incidents, repair
 from .journal import app as journal_app
 from .soak import soak
 from .status import status
@@ -51,6 +52,8 @@ app.command("explain")(explain_command)
 app.command("audit")(audit_command)
 app.command()(bench)
 app.command()(diagnose)
+app.command()(incidents)
+app.command()(repair)
 app.add_typer(journal_app, name="journal")
 app.add_typer(cache_app, name="cache")
 

@@ -58,7 +58,10 @@ class Operator(Protocol):
         """The training ends because of this."""
 
     def settled(self, *, succeeded: bool) -> None:
-        """What the answer led to: the step went well, or failed again."""
+        """What the answer led to: the training went on, or the step failed again."""
+
+    def close(self) -> None:
+        """Ends a wait, from another thread, as if its time were over."""
 
 
 class Guard:
@@ -152,15 +155,17 @@ class Guard:
             return collections.Counter(past.action.value for past in self.history)
 
     def close(self) -> None:
-        """Ends a pause. Closing twice is fine."""
+        """Ends a pause, and a wait for an operator. Closing twice is fine."""
         self._closing.set()
+        if self._operator is not None:
+            self._operator.close()
 
     def _wait(self, error: BaseException, scene: Scene) -> Decision:
         assert self._operator is not None, "nobody could be asked, and it was not decided to"
         answer = self._operator.ask(error, scene)
+        self._asked = True
         if answer is None:
             return timed_out(self.policy, scene.fault, scene.means)
-        self._asked = True
         return Decision(answer, -1, 0.0, "by the operator")
 
 

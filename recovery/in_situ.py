@@ -22,12 +22,11 @@ from .policy import Action, RecoveryPolicy
 from .quarantine import Quarantine
 from .steps import Step
 from .tracebacks import forget, summary_of
+from .waiting import operator_for
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
-
-    from .guard import Operator
 
     Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -51,7 +50,7 @@ class _Calls:
             step.state = self._snapshot()
 
     def done(self, step: Step) -> None:
-        self._guard.settle(succeeded=not step.skipped)
+        self._guard.settle(succeeded=True)
 
     def fault(self, step: Step, error: BaseException) -> bool:
         summary = summary_of(error)
@@ -97,7 +96,8 @@ def in_situ(
     snapshot: Callable[[], Any] | None = None,
     restore: Callable[[Any], None] | None = None,
     quarantine: str | os.PathLike[str] | None = None,
-    operator: Operator | None = None,
+    incidents: str | os.PathLike[str] | bool | None = None,
+    settable: dict[str, Any] | None = None,
     pass_step: bool = False,
     skipped: Any = None,
 ) -> Any:
@@ -109,7 +109,9 @@ def in_situ(
         snapshot: gives the state that a half-done call may have touched; called before each call.
         restore: sets that state again; called before the function is called again.
         quarantine: a directory for the arguments of calls that are skipped; None keeps none.
-        operator: who can be asked while the program waits; None for nobody.
+        incidents: a directory in which an operator finds what waits for an answer; True for the
+            default one, None if nobody is to be asked.
+        settable: what an operator may set, by name: `{"config": config}`.
         pass_step: the function gets its `Step` as the keyword argument `step`, for `step.commit()`.
         skipped: what a call gives that is skipped.
 
@@ -126,7 +128,8 @@ def in_situ(
             snapshot=snapshot,
             restore=restore,
             quarantine=quarantine,
-            operator=operator,
+            incidents=incidents,
+            settable=settable,
             pass_step=pass_step,
             skipped=skipped,
         )
@@ -134,9 +137,14 @@ def in_situ(
         raise UsageError(f"in_situ is for an ordinary function, not {function!r:.80}")
     if (snapshot is None) != (restore is None):
         raise UsageError("snapshot and restore belong together: give both or neither")
-    guard = Guard(policy, operator)
+    operator = operator_for(incidents, settable)
     kept = None if quarantine is None else Quarantine(quarantine)
-    calls, numbers = _Calls(guard, snapshot, restore, kept), itertools.count()
+    calls = _Calls(Guard(policy, operator), snapshot, restore, kept)
+    return _guarded(function, calls, pass_step, skipped)
+
+
+def _guarded(function: Function, calls: _Calls, pass_step: bool, skipped: Any) -> Any:
+    numbers = itertools.count()
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:

@@ -176,7 +176,7 @@ class Session:
 
     def done(self, step: Step) -> None:
         """See `steps.Steward`."""
-        self._guard.settle(succeeded=not step.skipped)
+        self._guard.settle(succeeded=True)
         self._trained += not step.skipped
         place = self._place
         self._place = _Mark(place.epoch, step.taken + 1, place.number + 1)
