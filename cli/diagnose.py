@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import PenstockError, UsageError
+from ..timing import Timing
+from .diagnose_follow import follow_logs
 from .diagnose_show import document_of, incident_line, show_evaluation, text_of
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from ..recovery.diagnosis.model import Model
     from ..recovery.diagnosis.rules import Rule
     from ..recovery.diagnosis.scanner import Scanner
+
+_SETTLE_S = Timing().settle_s
 
 _Files = Annotated[
     list[Path] | None,
@@ -99,6 +103,18 @@ _ModelBelow = Annotated[
     float,
     typer.Option(min=0, max=1, help="Ask where the rules' confidence is less; 1: always."),
 ]
+_Follow = Annotated[
+    bool,
+    typer.Option(
+        "--follow",
+        "-f",
+        help="Go on reading, also where a file is cut or replaced, and print each failure when"
+        " nothing more of it comes; with --json an object a line. Ends with Ctrl-C.",
+    ),
+]
+_Settle = Annotated[
+    float, typer.Option(min=0, help="With --follow: seconds without more of a failure.")
+]
 _ModelDeadline = Annotated[float, typer.Option(help="Seconds for all of the model's answer.")]
 
 
@@ -112,6 +128,8 @@ def diagnose(
     evaluate: _Evaluate = None,
     learn: _Learn = None,
     accept: _Accept = None,
+    follow: _Follow = False,
+    settle: _Settle = _SETTLE_S,
     incidents: _Incidents = None,
     pending: _Pending = None,
     model_url: _ModelUrl = None,
@@ -129,6 +147,7 @@ def diagnose(
 
         penstock diagnose rank*.log
         tail -n 100000 big.log | penstock diagnose --json - | jq .root_cause
+        penstock diagnose --follow rank*.log
         penstock diagnose good-run.log --learn pending.json
         penstock diagnose --accept pending.json --filters filters.json --rules rules.json
 
@@ -136,8 +155,10 @@ def diagnose(
     rules contradicts its own examples or has a pattern that may run for ever.
 
     Exit codes: 0 a root cause was found, 1 none was (or, with --evaluate, an answer was wrong), 2
-    a file cannot be read or is refused.
+    a file cannot be read or is refused, 130 --follow was interrupted.
     """
+    if follow and (not files or learn or model_url):
+        raise UsageError("--follow needs logs, and neither learns nor asks a model")
     if sum(map(bool, (evaluate, files, accept))) != 1 or (learn is not None and not files):
         raise UsageError("give either logs (with --learn or without), --evaluate or --accept")
     if accept is not None:
@@ -149,6 +170,8 @@ def diagnose(
             raise typer.Exit(1)
     elif learn is not None:
         _learn(files or [], learn, known)
+    elif follow:
+        follow_logs(files or [], known, routine, settle_s=settle, json=json, incidents=incidents)
     else:
         asked = _model(model_url, model, model_key_file, model_below, model_deadline)
         _diagnose(files or [], known, routine, asked, _Output(json, incidents, pending))

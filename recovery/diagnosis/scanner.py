@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _LINE_BYTES_MAX = 1 << 20
 _KEY_BYTES_MAX = 512
-_KEYS_MAX = 50_000
+KEYS_MAX = 50_000
 _FINDINGS_EACH_MAX = 16
 _NOTES_MAX = 20
 #: The last lines, whatever they hold: what comes last is often about the failure.
@@ -83,9 +83,18 @@ class Scanner:
     Args:
         rules: what is looked for.
         filters: what is routine.
+        log: the number of the first log.
+        keys_max: how many kinds of routine lines are remembered, of up to 512 bytes each.
     """
 
-    def __init__(self, rules: Iterable[Rule], filters: Iterable[Filter] = ()) -> None:
+    def __init__(
+        self,
+        rules: Iterable[Rule],
+        filters: Iterable[Filter] = (),
+        *,
+        log: int = 0,
+        keys_max: int = KEYS_MAX,
+    ) -> None:
         rules = tuple(rules)
         self._wordless = [rule for rule in rules if not rule.pattern.words]
         self._filters = tuple(filters)
@@ -100,6 +109,7 @@ class Scanner:
                 shorter = next(one for one in sorted(screened) if one in word)
                 self._by_word[shorter].append((word, rule))
         self._known: dict[bytes, int] = {}
+        self._keys_max = keys_max
         self._episodes = Episodes()
         self._counts: dict[tuple[str, int], int] = {}
         self._last_when: str | None = None
@@ -108,9 +118,11 @@ class Scanner:
         self.findings: list[Finding] = []
         self.notes: list[str] = []
         self.tail: list[bytes] = []
-        self.log = 0
+        #: How many findings and tracebacks without one there were.
+        self.found = 0
+        self.log = log
         self.line = 0
-        self.progress: dict[int, int] = {0: 0}
+        self.progress: dict[int, int] = {log: 0}
 
     def next_log(self) -> None:
         """What is fed from now on is another log."""
@@ -120,6 +132,10 @@ class Scanner:
         self._episodes = Episodes()
         self._last_when = None
         self._message = None
+
+    def forget(self) -> None:
+        """What was found so far is done with; what was seen to be routine is still known."""
+        self.findings, self.notes, self._counts = [], [], {}
 
     def feed(self, lines: Sequence[bytes]) -> None:
         """Reads lines, without their ends; order is time."""
@@ -213,6 +229,7 @@ class Scanner:
                 self._found(rule, body, context, episode.chain, soft, text)
                 found = True
         if not found:
+            self.found += 1
             self.notes = [*self.notes[-_NOTES_MAX + 1 :], body]
 
     def _candidates(self, low: str) -> list[Rule]:
@@ -241,10 +258,11 @@ class Scanner:
             same = [i for i, one in enumerate(self.findings) if (one.rule.id, one.log) == place]
             del self.findings[same[_FINDINGS_EACH_MAX // 2]]
         self.findings.append(finding)
+        self.found += 1
 
     def _remember(self, raw: bytes, kind: int) -> None:
         if len(raw) <= _KEY_BYTES_MAX:
-            if len(self._known) >= _KEYS_MAX:
+            if len(self._known) >= self._keys_max:
                 self._known.clear()
             self._known[raw.translate(None, _DIGITS)] = kind
 
@@ -263,14 +281,31 @@ def any_of(words: set[str]) -> re.Pattern[str]:
     return re.compile(f"(?=({tree(words)}))")  # a word may begin within another one
 
 
-def lines_of(blocks: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Lists of the whole lines of a stream of blocks; a line without end is cut in its middle."""
-    rest = b""
-    for block in blocks:
-        lines = (rest + block).split(b"\n")
+class Lines:
+    """Cuts a stream of blocks into lines; a line without end is cut in its middle."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, block: bytes) -> list[bytes]:
+        """The lines that end in this block, without their ends."""
+        lines = (self._rest + block).split(b"\n")
         rest = lines.pop()
         if len(rest) > _LINE_BYTES_MAX:
             rest = rest[: _LINE_BYTES_MAX // 2] + rest[-_LINE_BYTES_MAX // 4 :]
-        yield lines
-    if rest:
-        yield [rest]
+        self._rest = rest
+        return lines
+
+    def end(self) -> list[bytes]:
+        """The last line, if it had no end."""
+        rest, self._rest = self._rest, b""
+        return [rest] if rest else []
+
+
+def lines_of(blocks: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Lists of the whole lines of a stream of blocks; a line without end is cut in its middle."""
+    lines = Lines()
+    for block in blocks:
+        yield lines.feed(block)
+    if last := lines.end():
+        yield last

@@ -24,7 +24,7 @@ _MASKS = (
     (re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b"), "<ip>"),
     (re.compile(r"(?<![\w/.])/(?:[\w.+@=-]+/)*[\w.+@=-]+"), "<path>"),
     (re.compile(r"\b(?:0x)?[0-9a-f]*\d[0-9a-f]{6,}\b", re.IGNORECASE), "<hex>"),
-    (re.compile(r"(?<![A-Za-z])[-+]?\d+(?:[.:,]\d+)*(?:e[-+]?\d+)?", re.IGNORECASE), "<n>"),
+    (re.compile(r"(?<![A-Za-z\d])[-+]?\d+(?:[.:,]\d+)*(?:e[-+]?\d+)?", re.IGNORECASE), "<n>"),
     (re.compile(r"(?<=[A-Za-z_-])\d+"), "<n>"),
 )
 

@@ -29,6 +29,7 @@ def test_a_mask_names_kinds() -> None:
     assert (
         mask("at 2026-01-02 03:04:05,6 from 10.0.0.1:80 /a/b 7") == "at <time> from <ip> <path> <n>"
     )
+    assert mask("x1 x10 w-107 x1.52") == "x<n> x<n> w-<n> x<n>.<n>"
     assert fingerprint("step 1 of 9") == fingerprint("step 2 of 17") != fingerprint("steps")
 
 
