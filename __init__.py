@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .client.dataset import distribute
     from .client.embedded import LocalCluster
     from .client.groundtruth import digest_of
+    from .client.in_situ import InSituSession
     from .client.keras_callbacks import keras_callbacks
     from .client.position import Position
     from .client.reader import Reader
@@ -37,6 +38,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ArrayIterator",
     "Backoff",
+    "InSituSession",
     "InputState",
     "LocalCluster",
     "Position",
@@ -60,6 +62,7 @@ __all__ = [
 _HOMES = {
     "ArrayIterator": "client.arrays",
     "Backoff": "recovery.policy",
+    "InSituSession": "client.in_situ",
     "InputState": "client.tracking",
     "LocalCluster": "client.embedded",
     "Position": "client.position",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ..errors import VerificationError
@@ -51,6 +52,7 @@ def _document(report: AuditReport) -> dict[str, Any]:
         "clean": report.clean,
         **{name: getattr(report, name) for name in _COUNTS},
         "damaged": list(report.damaged),
+        "skipped": [dataclasses.asdict(skip) for skip in report.skips],
         "visits": [
             {**dataclasses.asdict(visit), "digest": str(visit.digest), "clean": visit.clean}
             for visit in report.visits
@@ -74,6 +76,12 @@ def _print(report: AuditReport, console: Console) -> None:
             style=None if visit.clean else "red",
         )
     console.print(table)
+    for skip in report.skips:
+        last = skip.first + skip.count - 1
+        console.print(
+            f"skipped by the trainer: epoch {skip.epoch}, elements {skip.first} to {last}:"
+            f" {escape(skip.why)}"
+        )
     for text in report.damaged:
         console.print(f"[red]damaged:[/red] {text}")
     exact = "[green]every element exactly once[/green]"

@@ -64,16 +64,37 @@ class VisitAudit:
 
 
 @dataclass(frozen=True, slots=True)
+class Skip:
+    """Elements that the trainer left out on purpose: delivered, and not trained on.
+
+    Attributes:
+        file: of the ledger.
+        epoch: of the job.
+        first: number of the first one in that epoch of the distributed dataset.
+        count: how many at most; the last batch of an epoch may be smaller.
+        why: the error, one line.
+    """
+
+    file: str
+    epoch: int
+    first: int
+    count: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class AuditReport:
     """The result of `audit`.
 
     Attributes:
         visits: one for each visit of an epoch, by file, stream and epoch.
         damaged: what cannot be read, in words.
+        skips: what the trainer left out.
     """
 
     visits: tuple[VisitAudit, ...]
     damaged: tuple[str, ...]
+    skips: tuple[Skip, ...] = ()
 
     @property
     def clean(self) -> bool:
@@ -120,14 +141,16 @@ def audit(directory: str | os.PathLike[str], expected: Truth | None = None) -> A
         truth = np.sort(np.asarray(expected, np.uint64))
     visits: list[VisitAudit] = []
     damaged: list[str] = []
+    skips: list[Skip] = []
     for path in paths:
         found = _File(path)
         try:
             found.read()
         except (VerificationError, OSError, ValueError, KeyError, TypeError) as error:
             damaged.append(str(error) if path.name in str(error) else f"{path}: {error}")
+        skips += found.skips
         visits += [found.audited(visit, truth) for visit in found.visits.values()]
-    return AuditReport(tuple(visits), tuple(damaged))
+    return AuditReport(tuple(visits), tuple(damaged), tuple(skips))
 
 
 _NOTHING = Digest(0, 0, 0)
@@ -154,6 +177,7 @@ class _File:
         self._path = path
         self._job = ""
         self.visits: dict[tuple[int, int], _Visit] = {}
+        self.skips: list[Skip] = []
 
     def read(self) -> None:
         for record in read_records(self._path):
@@ -166,6 +190,9 @@ class _File:
                 visit = self._visit(record)
                 visit.before = Digest(*map(int, record["digest"]))
                 visit.begun = {int(split): int(count) for split, count in record["begun"]}
+            elif kind == "skip":
+                epoch, first, count = (int(record[name]) for name in ("epoch", "first", "count"))
+                self.skips.append(Skip(self._path.name, epoch, first, count, str(record["why"])))
             elif kind == "end":
                 visit = self._visit(record)
                 visit.counts = {int(split): int(count) for split, count in record["splits"]}

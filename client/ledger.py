@@ -7,10 +7,12 @@ records, `length, length check, xxh3-64 of the payload, msgpack payload`:
     {kind: "resume", stream, epoch, digest: [count, total, chain], begun: [[split, elements]]}
     {kind: "run", stream, epoch, pieces: [[split, start, count]], hashes: bytes}
     {kind: "end", stream, epoch, digest: [count, total, chain], splits: [[split, count]]}
+    {kind: "skip", epoch, first, count, why}
     {kind: "close"}
 
 "resume" begins an epoch that another life of the trainer has begun: `digest` is of what that life
 consumed, `begun` says how much of which splits; splits that it consumed whole are not in this file.
+"skip" says that the trainer left elements of the distributed dataset out, by in-situ recovery.
 "end" is written only when the epoch was proven, and says how many elements each split has, so an
 auditor can tell what is missing. A record is made for each delivery, never for each element. The
 file is flushed and fsynced at the end of an epoch; a file without "close" may end in half a record.
@@ -114,18 +116,26 @@ class Ledger:
                 "splits": [[split, count] for split, count in counts.items()],
             }
         )
-        with self._lock:
-            if not self._file.closed:
-                self._file.flush()
-                failpoint("client.ledger.before_fsync")
-                os.fsync(self._file.fileno())
-                failpoint("client.ledger.after_fsync")
+        self._sync()
+
+    def skip(self, epoch: int, first: int, count: int, why: str) -> None:
+        """Records that the trainer left elements out; durable when this returns."""
+        self._append({"kind": "skip", "epoch": epoch, "first": first, "count": count, "why": why})
+        self._sync()
 
     def close(self) -> None:
         """Ends the file. Closing twice is fine."""
         self._append({"kind": "close"})
         with self._lock:
             self._file.close()
+
+    def _sync(self) -> None:
+        with self._lock:
+            if not self._file.closed:
+                self._file.flush()
+                failpoint("client.ledger.before_fsync")
+                os.fsync(self._file.fileno())
+                failpoint("client.ledger.after_fsync")
 
     def _append(self, record: dict[str, Any]) -> None:
         payload = msgpack.packb(record, use_bin_type=True)

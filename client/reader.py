@@ -71,7 +71,8 @@ class Reader:
     Attributes:
         plan: the analysed dataset (`penstock.graph.Plan`); None when read by fingerprint.
         seed: the job's seed, where it is known before the job is opened.
-        epoch: the number, within the job, of the epoch that was begun last; None before.
+        epoch: the number, within the job, of the epoch that was begun last; None before, and when
+            it was restored.
         passes_over: a restored epoch of which nothing is left is followed by the next one at once.
         error: what ended the latest iteration, or None. tf.data shows it as text only.
 
@@ -269,8 +270,24 @@ class Reader:
             self._options = options
             raise
         self._session.close()
-        self._session, self._resumable = opened, True
+        self._session, self._resumable, self.epoch = opened, True, None
         self.seed = self._options.seed
+
+    @property
+    def resumable(self) -> bool:
+        """Whether it may be restored: no dataset was made that declares its number of elements."""
+        return self._resumable or not self._made_once
+
+    def record_skip(self, epoch: int, first: int, count: int, why: str) -> None:
+        """Has the ledger, if there is one, say that the trainer left elements out.
+
+        Args:
+            epoch: of the job.
+            first: number of the first one within the epoch.
+            count: how many.
+            why: in a line.
+        """
+        self._session.record_skip(epoch, first, count, why)
 
     def components(self, stream: int = 0) -> Any:
         """The types of a stream's dense components; connects if that is needed to know them."""

@@ -72,6 +72,7 @@ class Session:
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._control: Control | None = None
+        self._ledger: Ledger | None = None
         self._closed = False
         self._counting = counting or Counting("")
         self._committed = restore == COMMITTED
@@ -125,6 +126,11 @@ class Session:
                 position=text,
             )
         )
+
+    def record_skip(self, epoch: int, first: int, count: int, why: str) -> None:
+        """Has the ledger, if there is one, say that the trainer left elements out."""
+        if self._ledger is not None:
+            self._ledger.skip(epoch, first, count, why)
 
     def start_control(self) -> tuple[Control, OpenedJob]:
         """The dispatcher, and the job, which is opened if it is not open."""
@@ -214,9 +220,8 @@ class Session:
             next_epoch=tuple(reply.next_epoch),
             streams=streams,
         )
-        ledger = None
         if options.ledger is not None:
-            ledger = Ledger(
+            self._ledger = Ledger(
                 options.ledger,
                 job=reply.job,
                 client=client,
@@ -226,7 +231,7 @@ class Session:
         return Engine(
             control,
             job,
-            ledger=ledger,
+            ledger=self._ledger,
             start=None if start is None else start.streams,
             memory_limit=options.memory_limit,
             timing=options.timing,

@@ -36,9 +36,8 @@ def as_array(leaf: Any) -> NDArray[Any] | None:
     """A leaf as a numpy array, without a copy where that can be; None if it is no array."""
     if isinstance(leaf, np.ndarray):
         return leaf
-    for prepare in ("detach", "cpu"):  # a tensor of PyTorch may be in a graph, or on a device
-        if callable(getattr(leaf, prepare, None)):
-            leaf = getattr(leaf, prepare)()
+    if callable(getattr(leaf, "detach", None)):  # PyTorch's may be in a graph, or on a device
+        leaf = leaf.detach().cpu()
     if callable(getattr(leaf, "numpy", None)):
         return np.asarray(leaf.numpy())
     if isinstance(leaf, np.generic) or hasattr(leaf, "__array__"):

@@ -97,6 +97,59 @@ class OnceSource(LocalSource):
         return self._iterator
 
 
+class StatefulSource(LocalSource):
+    """Batches of an object that says by `state_dict()` where it is and goes on there.
+
+    Its state is asked for before each batch. Iterating over it again goes on where it is.
+
+    Args:
+        batches: with `state_dict`, `load_state_dict` and `__iter__`.
+    """
+
+    def __init__(self, batches: Any) -> None:
+        super().__init__(batches)
+        self._object = batches
+        self._states: dict[tuple[int, int], Any] = {}
+        self._committed: tuple[tuple[int, int], Any] | None = None
+        self._opened = self._ended = False
+
+    def open(self, epoch: int, taken: int) -> Iterator[Any]:
+        """See `Source`.
+
+        Raises:
+            InSituError: no state of that place is known.
+        """
+        if self._opened and not (self._ended and taken == 0):
+            place = (epoch, taken)
+            states = dict([self._committed]) if self._committed is not None else {}
+            if place not in (states := states | self._states):
+                raise InSituError(
+                    f"the state at epoch {epoch}, batch {taken} is not known any more"
+                )
+            self._object.load_state_dict(states[place])
+        self._opened, self._ended = True, False
+        return self._iterate(epoch, taken)
+
+    def commit(self, epoch: int, taken: int) -> None:
+        """See `Source`; there is nobody to tell."""
+        self._committed = (epoch, taken), self._object.state_dict()
+
+    def _iterate(self, epoch: int, taken: int) -> Iterator[Any]:
+        iterator = iter(self._object)
+        while True:
+            # Of two places: that of the batch in hand, and that of the next one.
+            last = self._states.get((epoch, taken - 1))
+            self._states = {(epoch, taken): self._object.state_dict()}
+            if last is not None:
+                self._states[epoch, taken - 1] = last
+            batch = next(iterator, _END)
+            if batch is _END:
+                self._ended = True
+                return
+            taken += 1
+            yield batch
+
+
 def source_of(batches: object) -> Source:
     """A source of batches.
 
@@ -105,6 +158,8 @@ def source_of(batches: object) -> Source:
     """
     if all(callable(getattr(batches, name, None)) for name in ("open", "position", "commit")):
         return batches  # type: ignore[return-value]
+    if callable(getattr(batches, "load_state_dict", None)) and isinstance(batches, Iterable):
+        return StatefulSource(batches)
     if isinstance(batches, Iterator):
         return OnceSource(batches)
     if isinstance(batches, Iterable):

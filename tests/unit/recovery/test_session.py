@@ -343,3 +343,43 @@ def test_a_failing_restore_is_named() -> None:
 def test_a_wrong_argument_is_named(arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(UsageError, match=named):
         Session(**{"batches": [1], **arguments})
+
+
+class Stateful:
+    """Goes on where its state says; what it has in its hands when it fails is lost."""
+
+    def __init__(self, broken: Failing) -> None:
+        self.next, self._broken = 0, broken
+
+    def __iter__(self) -> Iterator[int]:
+        while self.next % 6 < 5 or self.next == 0:
+            self.next += 1
+            self._broken()
+            yield self.next - 1
+        self.next = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"next": self.next}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.next = state["next"]
+
+
+def test_an_object_with_a_state_goes_on_where_that_says() -> None:
+    policy = RecoveryPolicy(
+        (RecoveryRule(OSError, Action.RETRY), RecoveryRule(ValueError, Action.REFETCH))
+    )
+    session = Session(Stateful(Failing(0, 3, error=OSError)), policy)
+    assert train(session, Failing(1, 4), epochs=2) == [*range(5), *range(5)]
+    assert session.report().actions == {"retry": 2, "refetch": 2}
+    weights = [0]
+    rewound = Session(Stateful(Failing()), REWIND, rewind=lambda: weights.__setitem__(0, 3))
+    fails = Failing(4)
+    for step in rewound.steps():
+        for attempt in step.attempts():
+            with attempt:
+                fails()
+                weights[0] += step.batch
+        if step.number == 2:
+            rewound.commit()
+    assert weights == [10]
