@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json as jsonlib
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,11 +12,18 @@ import typer
 from ..errors import PenstockError, UsageError
 from ..timing import Timing
 from .diagnose_follow import follow_logs
+from .diagnose_learn import (
+    Closing,
+    accept_learned,
+    blocks_of_input,
+    close_incident,
+    keep_rule_of_model,
+    learn_routine,
+    list_incidents,
+)
 from .diagnose_show import document_of, incident_line, show_evaluation, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ..recovery.diagnosis import Diagnosis
     from ..recovery.diagnosis.answer import Suggestion
     from ..recovery.diagnosis.filters import Filter
@@ -68,8 +73,22 @@ _Learn = Annotated[
 _Incidents = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="Past incidents: show the ones most like this, and store this one."
+        metavar="FILE",
+        help="Past incidents: show the ones most like this, and store this one; without logs:"
+        " list them.",
     ),
+]
+_Close = Annotated[
+    int | None,
+    typer.Option(metavar="NUMBER", help="Instead: say how an incident of --incidents ended."),
+]
+_Outcome = Annotated[
+    str, typer.Option(metavar="OUTCOME", help="With --close: recovered, 'not recovered', or open.")
+]
+_Note = Annotated[str, typer.Option(metavar="TEXT", help="With --close: what was done about it.")]
+_RootCause = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="With --close: what it was, if rules did not see it."),
 ]
 _Accept = Annotated[
     Path | None,
@@ -81,7 +100,8 @@ _Accept = Annotated[
 _Pending = Annotated[
     Path | None,
     typer.Option(
-        metavar="PENDING", help="Where a rule that the model suggests waits for --accept."
+        metavar="PENDING",
+        help="Where rules wait for --accept: the model's, and with --close the incident's.",
     ),
 ]
 _ModelUrl = Annotated[
@@ -131,6 +151,10 @@ def diagnose(
     follow: _Follow = False,
     settle: _Settle = _SETTLE_S,
     incidents: _Incidents = None,
+    close: _Close = None,
+    outcome: _Outcome = "recovered",
+    note: _Note = "",
+    root_cause: _RootCause = None,
     pending: _Pending = None,
     model_url: _ModelUrl = None,
     model: _Model = None,
@@ -141,40 +165,50 @@ def diagnose(
     """Says what made a training or a service fail, from its logs, by rules.
 
     The earliest root cause after the last progress wins over what followed from it, such as the
-    timeouts of other ranks. Logs of any size are read once, in bounded memory; nothing leaves this
-    machine unless --model-url is given. A model's answer is a suggestion: it is shown beside the
-    verdict of the rules, and only if what it quotes is in the log.
+    timeouts of other ranks. Logs of any size are read once, in bounded memory. Nothing leaves this
+    machine without --model-url, and a model only suggests.
 
         penstock diagnose rank*.log
-        tail -n 100000 big.log | penstock diagnose --json - | jq .root_cause
-        penstock diagnose --follow rank*.log
         penstock diagnose good-run.log --learn pending.json
+        penstock diagnose --incidents incidents.db --close 17 --root-cause FluxError
         penstock diagnose --accept pending.json --filters filters.json --rules rules.json
 
-    Rules are data, described in docs/diagnosis.md. A rule file is refused as a whole if one of its
-    rules contradicts its own examples or has a pattern that may run for ever.
-
-    Exit codes: 0 a root cause was found, 1 none was (or, with --evaluate, an answer was wrong), 2
-    a file cannot be read or is refused, 130 --follow was interrupted.
+    Rules are data (docs/diagnosis.md). Exit codes: 0 a root cause was found, 1 none was (or, with
+    --evaluate, an answer was wrong), 2 a file is refused, 130 --follow was interrupted.
     """
-    if follow and (not files or learn or model_url):
-        raise UsageError("--follow needs logs, and neither learns nor asks a model")
-    if sum(map(bool, (evaluate, files, accept))) != 1 or (learn is not None and not files):
-        raise UsageError("give either logs (with --learn or without), --evaluate or --accept")
+    closing = None if close is None else Closing(close, outcome, note, root_cause)
+    _check_modes(files or None, (evaluate, accept, closing), incidents)
+    if ((follow or learn) and not files) or (follow and (learn or model_url)):
+        raise UsageError("--follow and --learn need logs; --follow neither learns nor asks a model")
     if accept is not None:
-        _accept(accept, filters or [], rules or [])
-        return
+        return accept_learned(accept, filters or [], rules or [])
     known, routine = _rules(rules or [], filters or [], acme_rules, acme_filters)
     if evaluate is not None:
         if not show_evaluation(evaluate, known, routine, json):
             raise typer.Exit(1)
+    elif closing is not None:
+        close_incident(incidents, closing, pending, known)
+    elif not files and incidents is not None:
+        list_incidents(incidents, json)
     elif learn is not None:
-        _learn(files or [], learn, known)
+        learn_routine(files or [], learn, known)
     elif follow:
         follow_logs(files or [], known, routine, settle_s=settle, json=json, incidents=incidents)
     else:
         asked = _model(model_url, model, model_key_file, model_below, model_deadline)
         _diagnose(files or [], known, routine, asked, _Output(json, incidents, pending))
+
+
+def _check_modes(
+    files: list[Path] | None, others: tuple[object, ...], incidents: Path | None
+) -> None:
+    """Refuses what asks for several things, or for nothing."""
+    modes = sum(mode is not None for mode in (files, *others))
+    if modes > 1 or (not modes and incidents is None):
+        raise UsageError(
+            "give either logs (with --learn or --follow, or without), --evaluate, --accept,"
+            " --incidents FILE --close NUMBER, or --incidents FILE alone"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +247,7 @@ def _diagnose(
     from ..recovery.diagnosis.entry import scan_logs, verdict_of
     from ..recovery.diagnosis.incidents import Incidents
 
-    scanner = scan_logs(map(_blocks, files), rules=rules, filters=filters)
+    scanner = scan_logs(map(blocks_of_input, files), rules=rules, filters=filters)
     found = verdict_of(scanner)
     store = None if output.incidents is None else Incidents(output.incidents)
     past = [] if store is None else store.similar(found)
@@ -224,12 +258,12 @@ def _diagnose(
         number = store.add(found, suggestion=suggestion)
         typer.echo(f"stored as incident {number} in {output.incidents}", err=True)
     if output.json:
-        similar = [dataclasses.asdict(one) for one in past]
+        similar = [one.to_dict() for one in past]
         typer.echo(jsonlib.dumps({**document_of(found, suggestion), "similar": similar}))
     else:
         typer.echo("\n".join([text_of(found, suggestion), *map(incident_line, past)]))
     if suggestion is not None and output.pending is not None:
-        _keep_rule(suggestion, output.pending, rules)
+        keep_rule_of_model(suggestion, output.pending, rules)
     if not found.confidence:
         raise typer.Exit(1)
 
@@ -260,52 +294,6 @@ def _ask(
     except PenstockError as error:
         typer.echo(f"warning: no suggestion: {error}", err=True)
         return None
-
-
-def _keep_rule(suggestion: Suggestion, pending: Path, rules: tuple[Rule, ...]) -> None:
-    from ..recovery.diagnosis.learning import learn_rule
-    from ..recovery.diagnosis.pending import add_pending
-
-    if not suggestion.pattern:
-        return
-    guess = suggestion.diagnosis
-    try:
-        rule = learn_rule(guess, suggestion.pattern, guess.evidence, name="the model's rule")
-    except UsageError as error:
-        typer.echo(f"warning: {error}", err=True)
-        return
-    if add_pending(pending, rules, rules=[rule]):
-        typer.echo(f"the model's rule {rule.id} waits in {pending}: read it first", err=True)
-
-
-def _learn(files: list[Path], pending: Path, rules: tuple[Rule, ...]) -> None:
-    from ..recovery.diagnosis.learning import learn_filters
-    from ..recovery.diagnosis.pending import add_pending
-    from ..recovery.diagnosis.scanner import lines_of
-
-    lines = (line for path in files for some in lines_of(_blocks(path)) for line in some)
-    count = add_pending(pending, rules, filters=learn_filters(lines, rules))
-    typer.echo(f"{count} filters in {pending}: read them, remove what is wrong, then accept")
-
-
-def _accept(pending: Path, filters: list[Path], rules: list[Path]) -> None:
-    from ..recovery.diagnosis.entry import builtin_rules
-    from ..recovery.diagnosis.pending import accept_pending
-
-    if len(filters) > 1 or len(rules) > 1:
-        raise UsageError("--accept takes one --filters FILE and one --rules FILE, to which it adds")
-    added = accept_pending(
-        pending, builtin_rules(), filters=next(iter(filters), None), rules=next(iter(rules), None)
-    )
-    typer.echo("{} filters and {} rules were added".format(*added))
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    from ..recovery.diagnosis.evaluate import BLOCK_BYTES, blocks_of
-
-    if str(path) != "-":
-        return blocks_of(path)
-    return iter(lambda: sys.stdin.buffer.read(BLOCK_BYTES), b"")
 
 
 def _rules(

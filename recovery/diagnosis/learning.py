@@ -7,6 +7,7 @@ it would find routine lines, too. Nothing is used before a person has said yes (
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from ...errors import UsageError
@@ -15,12 +16,14 @@ from .lines import cut
 from .regexes import accept
 from .rules import Rule, parse_rule
 from .scanner import NOTABLE
-from .templates import Miner, fingerprint, to_pattern
+from .templates import Miner, fingerprint, to_pattern, to_phrase
 from .trial import try_out
+from .verdict import SPECIFIC, UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .incidents import Incident
     from .result import Diagnosis
 
 #: A template of fewer lines may be a coincidence.
@@ -113,3 +116,70 @@ def learn_rule(found: Diagnosis, pattern: str, lines: Iterable[str], *, name: st
     for why in try_out({made.id: made.pattern}).values():
         raise UsageError(f"{name} is refused: {why}")
     return made
+
+
+def learn_from_incident(one: Incident, past: Iterable[Incident], rules: Iterable[Rule]) -> Rule:
+    """A rule for failures like an incident whose root cause a person has confirmed.
+
+    What incidents of the same root cause have in common is its pattern; what is to be done comes
+    from the rules of that root cause, else from what a model said of it, else from the incident.
+
+    Args:
+        one: the incident, closed.
+        past: others, of which the closed ones count: the rule must find none of another root cause.
+        rules: which are in use.
+
+    Raises:
+        UsageError: a rule finds such failures already, or the one that was made is refused.
+    """
+    name = f"the rule of incident {one.number}"
+    if not one.diagnosis.evidence or one.root_cause == UNKNOWN:
+        raise UsageError(f"{name}: give the root cause that it was, and lines that show it")
+    if one.diagnosis.root_cause == one.root_cause:
+        raise UsageError(f"{name} is not needed: {one.diagnosis.source} finds such failures")
+    past, rules = [other for other in past if other.outcome != "open"], tuple(rules)
+    line = _decisive(one.diagnosis)
+    alike = [_decisive(other.diagnosis) for other in past if other.root_cause == one.root_cause]
+    miner = Miner()
+    for text in (*alike, line):
+        template = miner.add(text)
+    made = learn_rule(_known(one, rules), to_phrase(template), [line, *alike], name=name)
+    search = made.pattern.compiled.search
+    for other in past:
+        if other.root_cause != one.root_cause and search(_decisive(other.diagnosis)):
+            raise UsageError(f"{name} is refused: it would find incident {other.number}, too")
+    for rule in rules:
+        specific = rule.reason != made.reason and rule.priority >= SPECIFIC
+        if specific and any(map(search, rule.positive)):
+            raise UsageError(f"{name} is refused: it would find what rule {rule.id} is for")
+    return made
+
+
+def _decisive(diagnosis: Diagnosis) -> str:
+    """The line that shows it: of lines that only look like trouble, the last one."""
+    if not diagnosis.evidence:
+        return ""
+    return diagnosis.evidence[0 if diagnosis.confidence else -1]
+
+
+def _known(one: Incident, rules: Iterable[Rule]) -> Diagnosis:
+    """What a rule of the incident's root cause is to say."""
+    found = one.diagnosis
+    same = [rule for rule in rules if rule.reason == one.root_cause]
+    if same:
+        best = max(same, key=lambda rule: rule.priority)
+        found = dataclasses.replace(
+            found, category=best.category, recoverable=best.recoverable, action=best.action,
+            mitigation=best.mitigation,
+        )  # fmt: skip
+    elif one.suggestion is not None and one.suggestion.root_cause == one.root_cause:
+        found = one.suggestion
+    elif not found.confidence:
+        helped = one.outcome == "recovered"
+        found = dataclasses.replace(
+            found, recoverable=helped, action="retry" if helped else "abort",
+            mitigation=f"It was {one.outcome} before: {one.note or 'nobody wrote how'}.",
+        )  # fmt: skip
+    return dataclasses.replace(
+        found, root_cause=one.root_cause, mitigation=one.note or found.mitigation
+    )

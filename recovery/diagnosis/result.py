@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ..strategy import FailoverStrategy
+from ...errors import UsageError
+from ..strategy import FailoverStrategy
+
+_KINDS: dict[str, type | tuple[type, ...]] = {"recoverable": bool, "confidence": (int, float)}
 
 
 class Category(str, Enum):
@@ -57,3 +60,26 @@ class Diagnosis:
         document = dataclasses.asdict(self)
         document.update(category=self.category.value, strategy=self.strategy.value)
         return document
+
+
+def diagnosis_of(text: str, name: str) -> Diagnosis:
+    """What `json.dumps(diagnosis.to_dict())` wrote.
+
+    Raises:
+        UsageError: it did not write that; `name` says in the error what is damaged.
+    """
+    try:
+        fields = json.loads(text)
+        names = {field.name for field in dataclasses.fields(Diagnosis)}
+        if not isinstance(fields, dict) or set(fields) != names:
+            raise ValueError("its fields are others")
+        for name_of_field, value in fields.items():
+            if name_of_field in ("evidence", "contributing"):
+                fields[name_of_field] = tuple(map(str, value))
+            elif not isinstance(value, _KINDS.get(name_of_field, str)):
+                raise ValueError(f"{name_of_field} is of another kind")
+        fields["category"] = Category(fields["category"])
+        fields["strategy"] = FailoverStrategy(fields["strategy"])
+        return Diagnosis(**fields)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UsageError(f"{name} is no diagnosis: {error}") from None

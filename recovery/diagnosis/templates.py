@@ -27,6 +27,21 @@ _MASKS = (
     (re.compile(r"(?<![A-Za-z\d])[-+]?\d+(?:[.:,]\d+)*(?:e[-+]?\d+)?", re.IGNORECASE), "<n>"),
     (re.compile(r"(?<=[A-Za-z_-])\d+"), "<n>"),
 )
+_KINDS = {
+    "<n>": r"[-+]?\d[\d.:,e+-]*",
+    "<hex>": r"[0-9A-Fa-fx]{1,80}",
+    "<uuid>": r"[0-9A-Fa-f-]{36}",
+    "<ip>": r"\d[\d.:]*",
+    "<path>": r"/[\w./+@=-]+",
+    "<time>": r"\d[\d:.,TZ /-]+",
+    ANY: r"\S+",
+}
+_KIND = re.compile("(" + "|".join(map(re.escape, _KINDS)) + ")")
+#: A word that says more than who wrote a line, when, and how grave it is.
+_SAYS = re.compile(
+    r"(?!\W*(?:rank|pid|error|fatal|critical|warn|warning|info|debug)\W*$)[a-z]{2}", re.IGNORECASE
+)
+PHRASE_WORDS_MAX = 24
 
 
 def mask(text: str) -> str:
@@ -97,18 +112,18 @@ def _similar(one: list[str], other: list[str]) -> float:
 
 
 def to_pattern(template: Template) -> str:
-    """A regular expression of a template: what `filters` keep."""
-    kinds = {
-        "<n>": r"[-+]?\d[\d.:,e+-]*",
-        "<hex>": r"[0-9A-Fa-fx]{1,80}",
-        "<uuid>": r"[0-9A-Fa-f-]{36}",
-        "<ip>": r"\d[\d.:]*",
-        "<path>": r"/[\w./+@=-]+",
-        "<time>": r"\d[\d:.,TZ /-]+",
-        ANY: r"\S+",
-    }
-    words = []
-    for word in template.words:
-        parts = re.split("(" + "|".join(map(re.escape, kinds)) + ")", word)
-        words.append("".join(kinds.get(part) or re.escape(part) for part in parts))
-    return r"^\s*" + r"\s+".join(words) + r"\s*$"
+    """A regular expression of whole lines of a template: what `filters` keep."""
+    return r"^\s*" + r"\s+".join(map(_expression, template.words)) + r"\s*$"
+
+
+def to_phrase(template: Template) -> str:
+    """A regular expression of what such lines say, whoever wrote them and when: for rules."""
+    words = template.words[:PHRASE_WORDS_MAX]
+    said = [bool(_SAYS.search(_KIND.sub("", word))) for word in words]
+    first = said.index(True) if any(said) else 0
+    return r"\s+".join(map(_expression, words[first:]))
+
+
+def _expression(word: str) -> str:
+    parts = _KIND.split(word)
+    return "".join(_KINDS.get(part) or re.escape(part) for part in parts)
