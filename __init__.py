@@ -28,12 +28,17 @@ if TYPE_CHECKING:
     from .client.torch_data import TorchDataset, TorchLoader
     from .client.tracking import InputState
     from .graph import cache_here, explain
+    from .recovery.failover import FailoverExtension, FailureInfo
+    from .recovery.strategy import FailoverStrategy
     from .timing import Timing
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ArrayIterator",
+    "FailoverExtension",
+    "FailoverStrategy",
+    "FailureInfo",
     "InputState",
     "LocalCluster",
     "Position",
@@ -53,6 +58,9 @@ __all__ = [
 
 _HOMES = {
     "ArrayIterator": "client.arrays",
+    "FailoverExtension": "recovery.failover",
+    "FailoverStrategy": "recovery.strategy",
+    "FailureInfo": "recovery.failover",
     "InputState": "client.tracking",
     "LocalCluster": "client.embedded",
     "Position": "client.position",
