@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from .client.torch_data import TorchDataset, TorchLoader
     from .client.tracking import InputState
     from .graph import cache_here, explain
+    from .recovery.failover import FailoverExtension, FailureInfo
     from .recovery.in_situ import in_situ
     from .recovery.policy import Backoff, RecoveryPolicy, RecoveryRule
+    from .recovery.strategy import FailoverStrategy
     from .timing import Timing
 
 __version__ = "0.1.0"
@@ -38,6 +40,9 @@ __version__ = "0.1.0"
 __all__ = [
     "ArrayIterator",
     "Backoff",
+    "FailoverExtension",
+    "FailoverStrategy",
+    "FailureInfo",
     "InSituSession",
     "InputState",
     "LocalCluster",
@@ -63,6 +68,9 @@ _HOMES = {
     "ArrayIterator": "client.arrays",
     "Backoff": "recovery.policy",
     "InSituSession": "client.in_situ",
+    "FailoverExtension": "recovery.failover",
+    "FailoverStrategy": "recovery.strategy",
+    "FailureInfo": "recovery.failover",
     "InputState": "client.tracking",
     "LocalCluster": "client.embedded",
     "Position": "client.position",

@@ -19,6 +19,7 @@ from .faults import faults
 from .health import health
 from .incidents import incidents, repair
 from .journal import app as journal_app
+from .readmit import readmit
 from .soak import soak
 from .status import status
 from .worker import worker
@@ -46,6 +47,7 @@ app.command()(dispatcher)
 app.command()(worker)
 app.command()(status)
 app.command()(health)
+app.command()(readmit)
 app.command()(soak)
 app.command()(faults)
 app.command("explain")(explain_command)

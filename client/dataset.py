@@ -55,6 +55,7 @@ def distribute(
     memory_limit: int = 256 << 20,
     cache: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
+    failover_extension: str | None = None,
     element_spec: Any = None,
     restore: Position | str | None = None,
     resumable: bool = False,
@@ -82,6 +83,8 @@ def distribute(
         memory_limit: bytes that may be buffered, but for one chunk of each lane.
         cache: `off`, `put`, `on` or `auto`; by default `on` if there is a `.cache()`, else `off`.
         cache_dir: of the workers of a cluster that is started here.
+        failover_extension: `module::Class`, a `FailoverExtension` that the dispatcher asks what to
+            do about the job's failures; it must be importable there and here.
         element_spec: the spec that the dataset is expected to have, if given.
         restore: where to go on: a position, its text, or "committed"; see `Reader`.
         resumable: the reader may be restored later: no cardinality is declared.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..proto.spec import numpy_dtype
+from ..recovery.extensions import find_extension
 from ..timing import Timing
 from .lanes import DEFAULT_MEMORY_LIMIT
 
@@ -41,6 +42,7 @@ class JobOptions:
     memory_limit: int = DEFAULT_MEMORY_LIMIT
     cache: str | None = None
     cache_dir: Path | None = None
+    failover_extension: str = ""
     timing: Timing = field(default_factory=Timing)
 
 
@@ -84,6 +86,7 @@ def checked_options(
     memory_limit: object = DEFAULT_MEMORY_LIMIT,
     cache: object = None,
     cache_dir: object = None,
+    failover_extension: object = None,
     timing: object = None,
 ) -> JobOptions:
     """The options of a job, from arguments of whatever type.
@@ -113,6 +116,7 @@ def checked_options(
         memory_limit=memory,
         cache=None if cache is None else str(cache),
         cache_dir=_directory("cache_dir", cache_dir),
+        failover_extension=_extension(failover_extension),
         timing=timing or Timing(),
     )
 
@@ -126,6 +130,16 @@ def checked_flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise UsageError(f"{name} must be True or False, not {value!r}")
     return value
+
+
+def _extension(name: object) -> str:
+    """The name of a failover class, which must be there; the dispatcher makes the object."""
+    if name is None:
+        return ""
+    if not isinstance(name, str):
+        raise UsageError(f"failover_extension must be 'module::Class', or None, not {name!r}")
+    find_extension(name, "failover_extension")
+    return name
 
 
 def _directory(name: str, value: object) -> Path | None:

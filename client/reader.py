@@ -61,6 +61,7 @@ class Reader:
         memory_limit: bytes that may be buffered, but for one chunk of each lane.
         cache: see `distribute`.
         cache_dir: see `distribute`.
+        failover_extension: see `distribute`.
         element_spec: for a dataset only: the spec that it is expected to have.
         restore: where to go on: a `Position`, its text, or "committed" for the position of
             `job_name` that was committed last (or the job's next epoch, if none was).
@@ -100,6 +101,7 @@ class Reader:
         memory_limit: int = 256 << 20,
         cache: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
+        failover_extension: str | None = None,
         element_spec: Any = None,
         restore: Position | str | None = None,
         resumable: bool = False,
@@ -117,6 +119,7 @@ class Reader:
             memory_limit=memory_limit,
             cache=cache,
             cache_dir=cache_dir,
+            failover_extension=failover_extension,
             timing=timing,
         )
         at = checked_restore(restore, options.job_name)

@@ -201,6 +201,7 @@ class Session:
             block=block,
             ordered=options.ordered,
             attempts_max=options.attempts_max,
+            failover_extension=options.failover_extension,
             cache=options.cache or ("on" if any(s.cache_key for s in streams) else "off"),
             rewind=[stream.epoch for stream in start.streams] if start is not None else [],
         )

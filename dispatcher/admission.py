@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import FollowedError, JobFailedError, NotFoundError, RefusedError, UsageError
 from ..proto.wire import PROTOCOL_VERSION
+from ..recovery.failover import FailureKind
 from . import caching, positions
 from .events import (
     ClientJoined,
@@ -20,6 +21,7 @@ from .events import (
     WorkerLost,
     WorkerRegistered,
 )
+from .faults import trainer_faults, worker_faults
 from .scheduler import promotions
 
 if TYPE_CHECKING:
@@ -138,7 +140,10 @@ def open_job(state: State, request: control_pb2.OpenJobRequest, seed: int) -> li
     if job.client == request.client and job.attached:
         return []
     joined = ClientJoined(job.job, request.client)
-    return [joined, *positions.rewind_events(job.job, request)]
+    # Who is there, and is replaced, has not closed the job: it has crashed, or will.
+    late = f"client {request.client} has taken the job over"
+    replaced = trainer_faults(job, late) if job.attached else []
+    return [*replaced, joined, *positions.rewind_events(job.job, request)]
 
 
 def find_job(state: State, request: control_pb2.OpenJobRequest) -> Job | None:
@@ -216,11 +221,12 @@ def register_worker(state: State, request: control_pb2.RegisterWorkerRequest) ->
     _in_range("slots", request.slots, 1, SLOTS_MAX)
     if worker_of(state, request.incarnation) is not None:
         return []
-    out: list[Event] = [
-        WorkerLost(worker.worker, "another process has registered at its address")
-        for worker in state.workers.values()
-        if worker.address == request.address
-    ]
+    reason = "another process has registered at its address"
+    out: list[Event] = []
+    for worker in state.workers.values():
+        if worker.address == request.address:
+            out += worker_faults(state, worker.worker, FailureKind.DEATH, reason)
+            out.append(WorkerLost(worker.worker, reason))
     again = [lost for lost in state.lost.values() if lost.incarnation == request.incarnation]
     for late in again:
         _check_is_newest(state, late)

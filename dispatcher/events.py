@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from .fault_events import FailoverDecided, FaultRaised, JobFailoverSet, WorkerReadmitted
+
 
 @dataclass(frozen=True, slots=True)
 class TermStarted:
@@ -301,4 +303,8 @@ Event: TypeAlias = (
     | PositionCommitted
     | JobRewound
     | EpochResumed
+    | FaultRaised
+    | FailoverDecided
+    | WorkerReadmitted
+    | JobFailoverSet
 )

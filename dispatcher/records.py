@@ -154,6 +154,7 @@ class Job:
         position: what was committed last, as its client wrote it; empty: nothing.
         position_at: (epoch, elements) of it, for people.
         commits: the number of the client's last commit.
+        failover: the extension that its faults are put to; empty: the dispatcher's.
         failure: why the job cannot go on; empty while it can.
         epochs: open epochs by (stream, epoch).
     """
@@ -174,6 +175,7 @@ class Job:
     position: str = ""
     position_at: tuple[int, int] = (0, 0)
     commits: int = 0
+    failover: str = ""
     epochs: dict[tuple[int, int], Epoch] = field(default_factory=dict)
 
     @property

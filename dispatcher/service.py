@@ -17,7 +17,7 @@ import grpc
 from ..errors import NotFoundError, PenstockError, UsageError
 from ..failpoints import failpoint
 from ..proto import control_pb2, control_pb2_grpc
-from . import admission, caching, positions, progress
+from . import admission, caching, failover, positions, progress
 from .arrivals import Arrivals
 from .datasets import GRAPH_BYTES_MAX
 from .events import ClientLeft, JobClosed
@@ -174,6 +174,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         """Creates or joins a job."""
         engine, state = self.engine, self.engine.state
         admission.check_version(request.protocol_version, "client")
+        await engine.deciding.prepare(request.failover_extension)
         if not self._arrivals.is_known(state.term, request):
             await ask_again(context)
         self._arrivals.check(admission.find_job(state, request), request)
@@ -182,6 +183,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         job = admission.find_job(state, request)
         assert job is not None, "it was just opened"
         engine.commit(caching.job_events(job, request.cache))
+        engine.commit(failover.job_events(job, request.failover_extension))
         self._arrivals.opened(job, request.arrival, state.jobs)
         engine.hear(job.job)
         await engine.durable()
@@ -357,6 +359,16 @@ class ControlService(control_pb2_grpc.ControlServicer):
         return min(timing.heartbeat_s, timing.worker_timeout_s / 4)
 
     # Everybody.
+
+    @_answering
+    async def ReadmitWorker(
+        self, request: control_pb2.ReadmitWorkerRequest, context: Any
+    ) -> control_pb2.ReadmitWorkerReply:
+        """Lets a retired worker work again."""
+        engine = self.engine
+        engine.commit(failover.readmission(engine.state, request.worker))
+        await engine.durable()
+        return control_pb2.ReadmitWorkerReply(term=engine.state.term)
 
     async def GetStatus(
         self, request: control_pb2.GetStatusRequest, context: Any

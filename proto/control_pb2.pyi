@@ -64,7 +64,7 @@ class AnnounceClientReply(_message.Message):
     def __init__(self, term: _Optional[int] = ..., arrival: _Optional[int] = ...) -> None: ...
 
 class OpenJobRequest(_message.Message):
-    __slots__ = ("protocol_version", "job_name", "client", "streams", "seed", "lanes", "block", "ordered", "attempts_max", "term", "arrival", "cache", "rewind")
+    __slots__ = ("protocol_version", "job_name", "client", "streams", "seed", "lanes", "block", "ordered", "attempts_max", "term", "arrival", "cache", "rewind", "failover_extension")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     JOB_NAME_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +78,7 @@ class OpenJobRequest(_message.Message):
     ARRIVAL_FIELD_NUMBER: _ClassVar[int]
     CACHE_FIELD_NUMBER: _ClassVar[int]
     REWIND_FIELD_NUMBER: _ClassVar[int]
+    FAILOVER_EXTENSION_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     job_name: str
     client: str
@@ -91,7 +92,8 @@ class OpenJobRequest(_message.Message):
     arrival: int
     cache: str
     rewind: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, protocol_version: _Optional[int] = ..., job_name: _Optional[str] = ..., client: _Optional[str] = ..., streams: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., lanes: _Optional[int] = ..., block: _Optional[int] = ..., ordered: _Optional[bool] = ..., attempts_max: _Optional[int] = ..., term: _Optional[int] = ..., arrival: _Optional[int] = ..., cache: _Optional[str] = ..., rewind: _Optional[_Iterable[int]] = ...) -> None: ...
+    failover_extension: str
+    def __init__(self, protocol_version: _Optional[int] = ..., job_name: _Optional[str] = ..., client: _Optional[str] = ..., streams: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., lanes: _Optional[int] = ..., block: _Optional[int] = ..., ordered: _Optional[bool] = ..., attempts_max: _Optional[int] = ..., term: _Optional[int] = ..., arrival: _Optional[int] = ..., cache: _Optional[str] = ..., rewind: _Optional[_Iterable[int]] = ..., failover_extension: _Optional[str] = ...) -> None: ...
 
 class OpenJobReply(_message.Message):
     __slots__ = ("term", "job", "seed", "next_epoch", "lanes", "block")
@@ -444,6 +446,18 @@ class SyncWorkerReply(_message.Message):
     registered: bool
     attempts: _containers.RepeatedCompositeFieldContainer[AttemptSpec]
     def __init__(self, term: _Optional[int] = ..., version: _Optional[int] = ..., registered: _Optional[bool] = ..., attempts: _Optional[_Iterable[_Union[AttemptSpec, _Mapping]]] = ...) -> None: ...
+
+class ReadmitWorkerRequest(_message.Message):
+    __slots__ = ("worker",)
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    def __init__(self, worker: _Optional[str] = ...) -> None: ...
+
+class ReadmitWorkerReply(_message.Message):
+    __slots__ = ("term",)
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    def __init__(self, term: _Optional[int] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()

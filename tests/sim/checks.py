@@ -18,6 +18,7 @@ from penstock.dispatcher.state import State
 from penstock.dispatcher.validate import validate
 
 from .data import Pipeline, digest_of
+from .failover import FailoverWitness
 
 _VALIDATED_EVERY = 16
 
@@ -34,6 +35,7 @@ class Ledger:
         self.durable = 0
         self.facts: set[tuple[Any, ...]] = set()
         self.recoveries = 0
+        self.strategies: Counter[str] = Counter()
 
     def appended(self, record: bytes, seq: int) -> None:
         _check(seq == len(self.records) + 1, f"record {seq} comes after {len(self.records)}")
@@ -100,9 +102,12 @@ class Ledger:
 
     def check_prefixes(self, state: State | None) -> None:
         """Every prefix of the journal replays, and the whole of it gives the state that is."""
-        so_far = State()
+        so_far, witness = State(), FailoverWitness()
         for number, record in enumerate(self.records):
-            so_far.apply(decode(record))
+            event = decode(record)
+            wrong = witness.see(event)
+            _check(not wrong, wrong)
+            so_far.apply(event)
             if number % _VALIDATED_EVERY == 0:
                 validate(so_far, deal=True)
         validate(so_far, deal=True)
@@ -111,6 +116,7 @@ class Ledger:
         replay(None, half)
         if state is not None:
             _check(digest(state) == digest(so_far), "the journal does not give the state")
+        self.strategies.update(witness.strategies)
 
 
 class Witness:

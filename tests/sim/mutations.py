@@ -14,7 +14,8 @@ from penstock.client.positions import Positions
 from penstock.client.splits import SplitState
 from penstock.client.turns import Turns
 from penstock.client.weave import Woven
-from penstock.dispatcher import positions, scheduler
+from penstock.dispatcher import failover, positions, scheduler
+from penstock.dispatcher.deciding import Deciding
 from penstock.dispatcher.engine import Engine
 from penstock.dispatcher.service import ControlService
 from penstock.worker.buffer import Buffer
@@ -202,6 +203,37 @@ def forgets_commits(patch: Patch) -> None:
     patch.setattr(positions, "commit_events", lambda job, request: [])
 
 
+def forgets_who_is_retired(patch: Patch) -> None:
+    """A worker that was retired gets work as before."""
+    patch.setattr(failover, "_retire", lambda *_: set())
+
+
+def restarts_nothing(patch: Patch) -> None:
+    """All attempts go on though all were to begin again."""
+    patch.setattr(failover, "_end_all", lambda state, attempts: set())
+
+
+def aborts_nothing(patch: Patch) -> None:
+    """A job that was aborted goes on."""
+    patch.setattr(failover, "_fail_jobs", lambda *_: set())
+
+
+def does_not_ask_again_after_a_restart(patch: Patch) -> None:
+    """A fault that a former term left open is nobody's business."""
+    patch.setattr(Deciding, "start", lambda deciding: None)
+
+
+def asks_twice(patch: Patch) -> None:
+    """An extension is asked about each fault twice."""
+    raised = Deciding.raised
+
+    def hasty(deciding: Deciding, number: int) -> None:
+        raised(deciding, number)
+        raised(deciding, number)
+
+    patch.setattr(Deciding, "raised", hasty)
+
+
 MUTATIONS: Mapping[str, Callable[[Patch], None]] = {
     mutation.__name__: mutation
     for mutation in (
@@ -223,5 +255,10 @@ MUTATIONS: Mapping[str, Callable[[Patch], None]] = {
         counts_one_element_too_few,
         goes_on_without_what_was_consumed,
         forgets_commits,
+        forgets_who_is_retired,
+        restarts_nothing,
+        aborts_nothing,
+        does_not_ask_again_after_a_restart,
+        asks_twice,
     )
 }

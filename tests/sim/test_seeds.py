@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+from penstock.recovery.strategy import FailoverStrategy
+
 from .batch import run_batch
 from .setup import FAULTS
 from .world import run_seed
@@ -30,6 +32,7 @@ def test_the_seeds_bring_every_kind_of_fault() -> None:
     batch = run_batch(1000, 1040)
     assert not batch.failed, "\n\n".join(batch.failed.values())
     assert set(batch.faults) == {kind for kind, _ in FAULTS}
+    assert set(batch.strategies) == {strategy.value for strategy in FailoverStrategy}
     assert batch.recoveries > 0
     assert batch.elements > 0
     assert batch.woven > 0

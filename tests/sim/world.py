@@ -41,6 +41,7 @@ class Result:
     Attributes:
         faults: how often each kind of fault happened.
         errors: what trainers were told, by name; each was legitimate.
+        strategies: what was decided about faults, by name.
         woven: elements that were handed over with those of other lanes at once.
     """
 
@@ -55,6 +56,7 @@ class Result:
     records: int
     faults: Counter[str]
     errors: Counter[str]
+    strategies: Counter[str]
 
 
 class SimulationError(AssertionError):
@@ -109,6 +111,12 @@ class World:
         engine = self.dispatcher.engine
         alive = engine is not None and self.dispatcher.process.alive
         self.ledger.check_prefixes(engine.state if engine is not None and alive else None)
+        if (
+            engine is not None
+            and alive
+            and len(engine.deciding.waiting(0.0)) < len(engine.state.failover.open)
+        ):
+            raise BrokenError("a fault is open, and nobody is asked about it")
         return Result(
             seed=self.seed,
             events=self.clock.events,
@@ -121,6 +129,7 @@ class World:
             records=len(self.ledger.records),
             faults=self.faults.happened,
             errors=self.errors,
+            strategies=self.ledger.strategies,
         )
 
     # Starting things.
@@ -214,6 +223,8 @@ class World:
             most = trainer.witness.pipeline.attempts_max
             mine = trainer.witness.pipeline.fingerprint
             failed = [n for (name, _, _), n in self.failures.items() if name == mine]
+            if "ABORTION_FAILOVER was decided by dice" in str(error):
+                return True
             return "could not be produced" in str(error) and max(failed, default=0) >= most
         if isinstance(error, RefusedError) and "silent" in str(error):
             # A call counts as heard a little after it has arrived.
