@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from .client.embedded import LocalCluster
     from .client.groundtruth import digest_of
     from .client.keras_callbacks import keras_callbacks
-    from .client.position import Position
     from .client.reader import Reader
     from .client.torch_data import TorchDataset, TorchLoader
     from .client.tracking import InputState
     from .graph import cache_here, explain
+    from .proto.position import Position
     from .timing import Timing
 
 __version__ = "0.1.0"
@@ -55,7 +55,7 @@ _HOMES = {
     "ArrayIterator": "client.arrays",
     "InputState": "client.tracking",
     "LocalCluster": "client.embedded",
-    "Position": "client.position",
+    "Position": "proto.position",
     "Reader": "client.reader",
     "Timing": "timing",
     "TorchDataset": "client.torch_data",

@@ -68,10 +68,30 @@ def _print(picture: dict[str, Any], console: Console) -> None:
                 str(job["recomputed_elements"]) if number == 0 else "",
             )
     console.print(jobs)
+    if picture["groups"]:
+        _print_groups(picture["groups"], console)
     if picture["cache"]["stores"]:
         _print_cache(picture["cache"], console)
     for text in picture["waiting"]:
         console.print(f"[yellow]waiting:[/yellow] {text}")
+
+
+def _print_groups(groups: list[dict[str, Any]], console: Console) -> None:
+    columns = ("group", "resizes", "consumer", "state", "job", "epoch", "committed")
+    table = Table(*columns, title="Consumers")
+    for group in groups:
+        for consumer in group["consumers"]:
+            at = consumer["committed"]
+            table.add_row(
+                group["name"],
+                str(group["generation"] - 1),
+                f"{consumer['rank']} of {group['world']}",
+                consumer["state"],
+                consumer["job"] or "-",
+                f"{consumer['progress']:.2f}",
+                "-" if at is None else f"epoch {at['epoch']}, {at['consumed']} elements",
+            )
+    console.print(table)
 
 
 def _print_cache(cache: dict[str, Any], console: Console) -> None:

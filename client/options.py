@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..proto.position import Consumer
 from ..proto.spec import numpy_dtype
 from ..timing import Timing
 from .lanes import DEFAULT_MEMORY_LIMIT
@@ -42,6 +43,7 @@ class JobOptions:
     cache: str | None = None
     cache_dir: Path | None = None
     timing: Timing = field(default_factory=Timing)
+    consumer: Consumer | None = None
 
 
 def default_block(
@@ -85,6 +87,7 @@ def checked_options(
     cache: object = None,
     cache_dir: object = None,
     timing: object = None,
+    consumer: object = None,
 ) -> JobOptions:
     """The options of a job, from arguments of whatever type.
 
@@ -114,6 +117,7 @@ def checked_options(
         cache=None if cache is None else str(cache),
         cache_dir=_directory("cache_dir", cache_dir),
         timing=timing or Timing(),
+        consumer=_consumer(consumer, job_name),
     )
 
 
@@ -126,6 +130,24 @@ def checked_flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise UsageError(f"{name} must be True or False, not {value!r}")
     return value
+
+
+def _consumer(value: object, job_name: str | None) -> Consumer | None:
+    if value is None:
+        return None
+    numbers = [
+        number.__index__()
+        for number in (value if isinstance(value, (tuple, list)) else ())
+        if hasattr(number, "__index__") and not isinstance(number, bool)
+    ]
+    if len(numbers) != 2 or not 0 <= numbers[0] < numbers[1] < 1 << 16:
+        raise UsageError(
+            "consumer must be (rank, world), two whole numbers with 0 <= rank < world, or None,"
+            f" not {value!r:.80}"
+        )
+    if job_name is None:
+        raise UsageError("consumer needs the job_name that all consumers share")
+    return Consumer(*numbers)
 
 
 def _directory(name: str, value: object) -> Path | None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..proto.position import Position
 from .events import EndOfEpoch
 from .options import checked_flag, checked_options
-from .position import Position
 from .positions import Positions, counting_of
-from .restoring import checked_consumed, checked_restore, completed
+from .restoring import checked_consumed, checked_restore, completed, shared_counting
 from .runs import LARGE_BYTES, empty_run, runs_of
 from .session import COMMITTED, Session
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from ..proto.hashing import Digest
     from ..timing import Timing
-    from .engine import OpenedJob
     from .epoch import EpochReader
+    from .opened import OpenedJob
     from .options import JobOptions
     from .runs import Arrays
 
@@ -63,6 +63,9 @@ class Reader:
             `job_name` that was committed last (or the job's next epoch, if none was).
         resumable: for a dataset only: `restore` may be called after `dataset()`, which then
             declares no cardinality.
+        consumer: (rank, world), where `world` processes share the elements of the job
+            `job_name`: this one reads the lanes `l` with `l % world == rank`. With another world
+            and `restore="committed"` the job goes on at what its former consumers committed.
         timing: intervals and deadlines.
 
     Attributes:
@@ -99,6 +102,7 @@ class Reader:
         element_spec: Any = None,
         restore: Position | str | None = None,
         resumable: bool = False,
+        consumer: tuple[int, int] | None = None,
         timing: Timing | None = None,
     ) -> None:
         options = checked_options(
@@ -114,12 +118,14 @@ class Reader:
             cache=cache,
             cache_dir=cache_dir,
             timing=timing,
+            consumer=consumer,
         )
         at = checked_restore(restore, options.job_name)
         self.error: BaseException | None = None
         self.epoch: int | None = None
         self._service = service
-        self._resumable = checked_flag("resumable", resumable) or at is not None
+        shared = options.consumer is not None
+        self._resumable = checked_flag("resumable", resumable) or at is not None or shared
         self._made_once = False
         self.passes_over = True
         self._analyse(dataset, completed(options, at), exact, strict, element_spec)
@@ -142,7 +148,8 @@ class Reader:
                 dataset, options, exact=exact, strict=strict, element_spec=element_spec
             )
         self._streams, self._options = streams, options
-        self._counting = counting_of(self.plan, dataset if self.plan is None else "")
+        counting = counting_of(self.plan, dataset if self.plan is None else "")
+        self._counting = shared_counting(counting, options, self._service, self.plan)
         self.seed = options.seed
 
     def _open(self, at: Position | str | None) -> Session:
@@ -304,7 +311,8 @@ class Reader:
             reader = session.read(stream)
             self.epoch = reader.epoch
             # Of a resumed epoch, what is too little to give anything is the former life's.
-            least = self._counting.least(stream) if reader.start and self.passes_over else 0
+            resumed = session.start().history.resumes(stream, reader.epoch)
+            least = self._counting.least(stream) if resumed and self.passes_over else 0
             kept: list[Arrays] = []
             nothing = empty_run(self.components(stream)) if idle else ()
             idle_s = self._options.timing.heartbeat_s if idle else None
@@ -342,6 +350,11 @@ class Reader:
     def origin(self) -> Position | None:
         """Where this reader was restored, if it was; known for "committed" once it reads."""
         return self._session.origin
+
+    @property
+    def cardinality(self) -> int:
+        """Elements of an iteration; negative if that is not known, or no number."""
+        return self._counting.cardinality
 
     @property
     def replays(self) -> bool:

@@ -355,10 +355,12 @@ class Engine:
                 self._ended(job, reason)
                 logger.info("job %s has no client: %s", job, reason)
             case ev.JobClosed(job, reason):
-                self._ended(job, reason)
-                self.news.forget(job)
-                self.reports.forget_job(job)
+                self._closed(job, reason)
                 logger.info("job %s is closed: %s", job, reason)
+            case ev.GroupFormed(group):
+                for job in self.state.groups[group].former:
+                    self._closed(job, "its group was resized")
+                logger.info("%s", event)
             case ev.JobFailed(job, reason):
                 self._epochs_over = True
                 logger.error("job %s failed: %s", job, reason)
@@ -381,6 +383,11 @@ class Engine:
                 logger.debug("%s", event)
             case ev.CacheDecided(key, on, reason):
                 logger.info("cache %s: %s, %s", key[:12], "on" if on else "off", reason)
+
+    def _closed(self, job: str, reason: str) -> None:
+        self._ended(job, reason)
+        self.news.forget(job)
+        self.reports.forget_job(job)
 
     def _ended(self, job: str, reason: str) -> None:
         """The job lost its client, for good or not."""

@@ -10,6 +10,7 @@ import functools
 import json
 import logging
 import secrets
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -17,7 +18,7 @@ import grpc
 from ..errors import NotFoundError, PenstockError, UsageError
 from ..failpoints import failpoint
 from ..proto import control_pb2, control_pb2_grpc
-from . import admission, caching, positions, progress
+from . import admission, caching, consumers, positions, progress
 from .arrivals import Arrivals
 from .datasets import GRAPH_BYTES_MAX
 from .events import ClientLeft, JobClosed
@@ -176,12 +177,17 @@ class ControlService(control_pb2_grpc.ControlServicer):
         admission.check_version(request.protocol_version, "client")
         if not self._arrivals.is_known(state.term, request):
             await ask_again(context)
+        asked = request
+        request = self._as_job(asked)
         self._arrivals.check(admission.find_job(state, request), request)
         failpoint("dispatcher.open_job.before_commit")
         engine.commit(admission.open_job(state, request, secrets.randbits(63)))
         job = admission.find_job(state, request)
         assert job is not None, "it was just opened"
         engine.commit(caching.job_events(job, request.cache))
+        group = state.groups.get(asked.job_name)
+        if group is not None:
+            engine.commit(consumers.seat_events(state, job, asked))
         self._arrivals.opened(job, request.arrival, state.jobs)
         engine.hear(job.job)
         await engine.durable()
@@ -193,7 +199,25 @@ class ControlService(control_pb2_grpc.ControlServicer):
             next_epoch=[stream.next_epoch for stream in job.streams],
             lanes=job.lanes,
             block=job.block,
+            generation=group.generation if group is not None else 0,
+            group_position=group.position if group is not None else "",
+            position=job.position if group is not None else "",
         )
+
+    def _as_job(self, request: control_pb2.OpenJobRequest) -> control_pb2.OpenJobRequest:
+        """The request for a job; that of a consumer for its own, in a group that fits it."""
+        engine, state = self.engine, self.engine.state
+        if not request.HasField("consumer"):
+            consumers.check_plain(state, request)
+            return request
+        self._arrivals.check_resize(state.groups.get(request.job_name), request)
+        engine.commit(consumers.group_events(state, request, secrets.randbits(63)))
+        self._arrivals.resized(state.groups[request.job_name], request.arrival)
+        as_job = consumers.as_job(state, request)
+        job = admission.find_job(state, as_job)
+        broken_s = self._arrivals.broken_s(job, time.monotonic())
+        consumers.check_seat(job, request.client, broken_s, engine.timing)
+        return as_job
 
     @_answering
     async def SyncClient(
@@ -206,6 +230,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         if self._is_overtaken(job, request):
             await supersede(context)
         engine.hear(job.job)
+        self._arrivals.came_back(job.job)
         failpoint("dispatcher.sync_client.before_commit")
         engine.commit(progress.client_events(engine.state, job, request, engine.reports.vain))
         engine.report_unreachable(
@@ -219,7 +244,11 @@ class ControlService(control_pb2_grpc.ControlServicer):
         await engine.settled()
         if request.term == engine.state.term:
             hold_s = min(request.hold_ms / 1000, _HOLD * engine.timing.client_timeout_s)
-            await engine.news.hold(job.job, request.seen_version, hold_s)
+            try:
+                await engine.news.hold(job.job, request.seen_version, hold_s)
+            except asyncio.CancelledError:
+                self._arrivals.broke_off(job.job, time.monotonic())
+                raise
         await engine.news.pace(job.job, gap_s(job))
         await engine.settled()
         job = admission.owned_job(engine.state, request.job, request.client, engine.endings)
@@ -250,6 +279,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         admission.check_term(engine.state, request.term, engine.first_term)
         job = admission.owned_job(engine.state, request.job, request.client, engine.endings)
         engine.hear(job.job)
+        consumers.check_commit(engine.state, job, request.position)
         failpoint("dispatcher.commit_position.before_commit")
         engine.commit(positions.commit_events(job, request))
         await engine.durable()

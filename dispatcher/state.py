@@ -16,13 +16,14 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from . import caching, event_records, positions
+from . import caching, consumers, event_records, positions
 from . import events as ev
 from .records import (
     Attempt,
     Dataset,
     Epoch,
     EpochKey,
+    Group,
     Job,
     LostWorker,
     Split,
@@ -62,6 +63,7 @@ class State:
         lost: the last lost workers by id, the oldest first.
         stores: by cache directory and cache key, the splits whose segments are there.
         decisions: by cache key, what `auto` does.
+        groups: of consumers that share lanes, by name.
     """
 
     def __init__(self) -> None:
@@ -76,6 +78,7 @@ class State:
         self.lost: dict[str, LostWorker] = {}
         self.stores: dict[str, dict[str, SplitSet]] = {}
         self.decisions: dict[str, CacheDecision] = {}
+        self.groups: dict[str, Group] = {}
 
     def apply(self, event: ev.Event) -> set[str]:
         """Carries an event out.
@@ -123,6 +126,12 @@ class State:
                     return positions.apply(self, event)
                 except ValueError as error:
                     raise InvalidEventError(str(error)) from error
+            case _ if isinstance(event, consumers.GroupEvent):
+                try:
+                    closed = consumers.apply(self, event)
+                except ValueError as error:
+                    raise InvalidEventError(str(error)) from error
+                return set().union(*map(self._close_job, closed))
             case _:
                 return self._apply_job(event)
 
@@ -170,12 +179,15 @@ class State:
                 touched = self._close_epochs(job)
                 job.failure = reason
             case ev.JobClosed(job_id):
-                job = self._job(job_id)
-                touched = self._close_epochs(job)
-                del self.jobs[job_id]
+                touched = self._close_job(self._job(job_id))
             case _:
                 raise InvalidEventError(f"{event!r} is not an event")
         return touched | {job_id}
+
+    def _close_job(self, job: Job) -> set[str]:
+        touched = self._close_epochs(job)
+        del self.jobs[job.job]
+        return touched | {job.job}
 
     def _open_job(self, event: ev.JobOpened) -> set[str]:
         number = _number(event.job, "j")

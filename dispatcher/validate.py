@@ -51,6 +51,11 @@ def validate(state: State, *, deal: bool = False) -> None:
     _check_unique([worker.incarnation for worker in state.workers.values()], "incarnations")
     _check_unique([worker.address for worker in state.workers.values()], "addresses")
     _check_unique([job.name for job in state.jobs.values() if job.name], "job names")
+    for name, group in state.groups.items():
+        _check(len(group.jobs) == group.world, f"group {name} has other seats than consumers")
+        seated = [job for job in group.jobs if job]
+        _check_unique(seated, f"consumers of {name}")
+        _check(not set(seated) & set(group.former), f"group {name} has a job of a former life")
     for job_id, job in state.jobs.items():
         _check(job_id == job.job, f"job {job_id} is filed under another id")
         _check_job(state, job, deal)

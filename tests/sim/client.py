@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 
 from penstock.client.control import Backoff, Control, error_of, is_transient
-from penstock.client.engine import Engine, OpenedJob
+from penstock.client.engine import Engine
 from penstock.client.epoch import EpochReader, StreamInfo
 from penstock.client.events import Delivery, EndOfEpoch
 from penstock.client.links import Links
+from penstock.client.opened import OpenedJob
+from penstock.client.starts import Start
 from penstock.client.stream import Target, WorkerLink
 from penstock.client.sync import SyncLoop
 from penstock.client.weave import Woven
@@ -288,7 +290,7 @@ class SimTrainer:
             cast(Control, SimControl(self)),
             job,
             ledger=None,
-            start=self._commits.start,
+            start=Start(self._commits.start),
             memory_limit=setup.client_memory,
             timing=self._timing,
         )
