@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from .client.groundtruth import digest_of
     from .client.in_situ import InSituSession
     from .client.keras_callbacks import keras_callbacks
-    from .client.position import Position
     from .client.reader import Reader
     from .client.torch_data import TorchDataset, TorchLoader
     from .client.tracking import InputState
     from .graph import cache_here, explain
+    from .proto.position import Position
     from .recovery.failover import FailoverExtension, FailureInfo
     from .recovery.in_situ import in_situ
     from .recovery.policy import Backoff, RecoveryPolicy, RecoveryRule
@@ -73,7 +73,7 @@ _HOMES = {
     "FailureInfo": "recovery.failover",
     "InputState": "client.tracking",
     "LocalCluster": "client.embedded",
-    "Position": "client.position",
+    "Position": "proto.position",
     "Reader": "client.reader",
     "RecoveryPolicy": "recovery.policy",
     "RecoveryRule": "recovery.policy",

@@ -69,6 +69,8 @@ def _print(picture: dict[str, Any], console: Console) -> None:
                 str(job["recomputed_elements"]) if number == 0 else "",
             )
     console.print(jobs)
+    if picture["groups"]:
+        _print_groups(picture["groups"], console)
     if picture["cache"]["stores"]:
         _print_cache(picture["cache"], console)
     _print_failover(picture["failover"], console)
@@ -99,6 +101,24 @@ def _print_failover(failover: dict[str, Any], console: Console) -> None:
         console.print(f"retired: worker {who['worker']} at {who['address']}, {who['reason']}")
     for problem in failover["problems"]:
         console.print(f"[red]failover extension:[/red] {escape(problem)}")
+
+
+def _print_groups(groups: list[dict[str, Any]], console: Console) -> None:
+    columns = ("group", "resizes", "consumer", "state", "job", "epoch", "committed")
+    table = Table(*columns, title="Consumers")
+    for group in groups:
+        for consumer in group["consumers"]:
+            at = consumer["committed"]
+            table.add_row(
+                group["name"],
+                str(group["generation"] - 1),
+                f"{consumer['rank']} of {group['world']}",
+                consumer["state"],
+                consumer["job"] or "-",
+                f"{consumer['progress']:.2f}",
+                "-" if at is None else f"epoch {at['epoch']}, {at['consumed']} elements",
+            )
+    console.print(table)
 
 
 def _print_cache(cache: dict[str, Any], console: Console) -> None:

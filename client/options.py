@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..proto.position import Consumer
 from ..proto.spec import numpy_dtype
 from ..recovery.extensions import find_extension
 from ..timing import Timing
@@ -44,6 +45,7 @@ class JobOptions:
     cache_dir: Path | None = None
     failover_extension: str = ""
     timing: Timing = field(default_factory=Timing)
+    consumer: Consumer | None = None
 
 
 def default_block(
@@ -88,6 +90,7 @@ def checked_options(
     cache_dir: object = None,
     failover_extension: object = None,
     timing: object = None,
+    consumer: object = None,
 ) -> JobOptions:
     """The options of a job, from arguments of whatever type.
 
@@ -118,6 +121,7 @@ def checked_options(
         cache_dir=_directory("cache_dir", cache_dir),
         failover_extension=_extension(failover_extension),
         timing=timing or Timing(),
+        consumer=_consumer(consumer, job_name),
     )
 
 
@@ -140,6 +144,24 @@ def _extension(name: object) -> str:
         raise UsageError(f"failover_extension must be 'module::Class', or None, not {name!r}")
     find_extension(name, "failover_extension")
     return name
+
+
+def _consumer(value: object, job_name: str | None) -> Consumer | None:
+    if value is None:
+        return None
+    numbers = [
+        number.__index__()
+        for number in (value if isinstance(value, (tuple, list)) else ())
+        if hasattr(number, "__index__") and not isinstance(number, bool)
+    ]
+    if len(numbers) != 2 or not 0 <= numbers[0] < numbers[1] < 1 << 16:
+        raise UsageError(
+            "consumer must be (rank, world), two whole numbers with 0 <= rank < world, or None,"
+            f" not {value!r:.80}"
+        )
+    if job_name is None:
+        raise UsageError("consumer needs the job_name that all consumers share")
+    return Consumer(*numbers)
 
 
 def _directory(name: str, value: object) -> Path | None:

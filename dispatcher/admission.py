@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import FollowedError, JobFailedError, NotFoundError, RefusedError, UsageError
 from ..proto.wire import PROTOCOL_VERSION
 from ..recovery.failover import FailureKind
-from . import caching, positions
+from . import caching, consumers, positions
 from .events import (
     ClientJoined,
     DatasetRegistered,
@@ -170,10 +170,12 @@ def owned_job(
 
     Raises:
         NotFoundError: no job of that id was ever opened on this journal.
+        ResizedError: it is one consumer's, of a former generation of its group.
         RefusedError: the job is closed, or another client's, or has given this client up.
     """
     job = state.jobs.get(job_id)
     if job is None:
+        consumers.check_generation(state, job_id)
         if not _was_opened(state, job_id):
             raise NotFoundError(f"there is no job {job_id!r}: it was never opened here")
         why = (endings or {}).get(job_id, "the reason was not kept when the dispatcher restarted")

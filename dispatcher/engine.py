@@ -328,24 +328,18 @@ class Engine:
 
     def _next_deadline_s(self) -> float:
         timing, state = self.timing, self.state
-        heard_s = self.liveness.heard_s
-        deadlines = [self.notices.deadline_s(timing.worker_timeout_s)]
-        deadlines += [
-            heard_s[name] + timing.worker_timeout_s * scheduler.patience(self._facts, name)
+        waits = [
+            (name, timing.worker_timeout_s * scheduler.patience(self._facts, name))
             for name in state.workers
-            if name in heard_s
         ]
-        deadlines += [
-            heard_s[job.job] + timing.client_timeout_s
-            for job in state.jobs.values()
-            if job.attached and job.job in heard_s
-        ]
+        waits += [(job.job, timing.client_timeout_s) for job in state.jobs.values() if job.attached]
+        deadlines = self.liveness.deadlines_s(waits)
         now_s = time.monotonic()
         if state.attempts and self._look_s == float("inf"):
             waits_s = [wait for wait in (timing.progress_timeout_s, timing.warn_after_s) if wait]
             self._look_s = now_s + min(waits_s) / _LOOKS
         deadlines += [self._look_s, self.reachability.deadline_s(now_s)]
-        return min(deadlines)
+        return min(*deadlines, self.notices.deadline_s(timing.worker_timeout_s))
 
     def _note(self, event: Event) -> None:
         """What follows from an event outside the state: who is listened to, and the log."""
@@ -372,9 +366,10 @@ class Engine:
             case ev.ClientLeft(job, reason):
                 self._ended(job, reason)
             case ev.JobClosed(job, reason):
-                self._ended(job, reason)
-                self.news.forget(job)
-                self.reports.forget_job(job)
+                self._closed(job, reason)
+            case ev.GroupFormed(group):
+                for job in self.state.groups[group].former:
+                    self._closed(job, "its group was resized")
             case ev.AttemptDropped(attempt) if is_gone(event):
                 self.reports.dropped(attempt)
             case ev.JobFailed() | ev.EpochStarted() | ev.EpochFinished() | ev.EpochAbandoned():
@@ -388,6 +383,11 @@ class Engine:
                 self.deciding.raised(self.state.failover.next_fault - 1)
             case FailoverDecided():
                 self._epochs_over = True
+
+    def _closed(self, job: str, reason: str) -> None:
+        self._ended(job, reason)
+        self.news.forget(job)
+        self.reports.forget_job(job)
 
     def _ended(self, job: str, reason: str) -> None:
         """The job lost its client, for good or not."""

@@ -261,6 +261,33 @@ class EpochResumed:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupFormed:
+    """So many consumers share the lanes of a group from now on, beginning at `position`.
+
+    The jobs of its former generation are closed by it. `position` is empty for the very beginning.
+    """
+
+    group: str
+    generation: int
+    world: int
+    streams: tuple[str, ...]
+    seed: int
+    lanes: int
+    block: int
+    ordered: bool
+    position: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSeated:
+    """The job is that of one consumer of a group's present generation."""
+
+    job: str
+    group: str
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
 class CacheDecided:
     """Whether `auto` caches a dataset, and the sums of what was measured of its first splits."""
 
@@ -307,4 +334,6 @@ Event: TypeAlias = (
     | FailoverDecided
     | WorkerReadmitted
     | JobFailoverSet
+    | GroupFormed
+    | ConsumerSeated
 )

@@ -42,7 +42,7 @@ def log_event(state: State, event: Event) -> None:
             logger.info("cache %s: %s, %s", key[:12], "on" if on else "off", reason)
         case FailoverDecided():
             _log_decision(state, event)
-        case ev.EpochStarted() | ev.EpochFinished() | ev.EpochAbandoned():
+        case ev.EpochStarted() | ev.EpochFinished() | ev.EpochAbandoned() | ev.GroupFormed():
             logger.info("%s", event)
         case WorkerReadmitted() | JobFailoverSet():
             logger.info("%s", event)

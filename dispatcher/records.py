@@ -184,6 +184,32 @@ class Job:
         return f"{self.job} ({self.name!r})" if self.name else f"{self.job} (unnamed)"
 
 
+@dataclass(slots=True)
+class Group:
+    """Consumers that share lanes.
+
+    Attributes:
+        generation: how often it was formed; every other number of consumers is another one.
+        world: how many consumers it has.
+        streams: the datasets, as those of its jobs; so with the next ones.
+        position: the text of where the generation began; empty: at the very beginning.
+        jobs: the consumers' jobs, by rank; empty for one that never came.
+        former: the jobs of former generations, the latest last.
+    """
+
+    group: str
+    generation: int
+    world: int
+    streams: tuple[str, ...]
+    seed: int
+    lanes: int
+    block: int
+    ordered: bool
+    position: str
+    jobs: list[str] = field(default_factory=list)
+    former: tuple[str, ...] = ()
+
+
 def deal_epoch(job: Job, dataset: Dataset, epoch: Epoch) -> LaneBook:
     """The lane book of an epoch, made anew."""
     dealt = deal(

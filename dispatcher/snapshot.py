@@ -20,6 +20,7 @@ from .records import (
     CacheDecision,
     Dataset,
     Epoch,
+    Group,
     Job,
     LostWorker,
     Split,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 VERSION = 5
 #: The versions that are read; 1 did not know who was replaced, worker or client, 2 no caches, 3 no
-#: positions and 4 no faults.
+#: positions and 4 no faults and no groups of consumers.
 _KNOWN = (1, 2, 3, 4, 5)
 
 
@@ -61,6 +62,7 @@ def to_snapshot(state: State) -> bytes:
         ],
         "decisions": [_row(made, CacheDecision) for made in state.decisions.values()],
         "failover": _failover_row(state.failover),
+        "groups": [_row(group, Group) for group in state.groups.values()],
     }
     packed: bytes = msgpack.packb(content)
     return packed
@@ -111,6 +113,10 @@ def _state(content: dict[str, Any]) -> State:
         state.decisions[row[0]] = CacheDecision(*row)
     if "failover" in content:
         state.failover = _failover(content["failover"])
+    for row in content.get("groups", ()):
+        group = Group(*row)
+        group.streams, group.former = tuple(group.streams), tuple(group.former)
+        state.groups[group.group] = group
     # A worker's attempts in ascending order is the order in which it got them.
     for number, attempt in sorted(state.attempts.items()):
         state.workers[attempt.worker].attempts[number] = None

@@ -16,13 +16,14 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from . import caching, event_records, failover, positions
+from . import caching, consumers, event_records, failover, positions
 from . import events as ev
 from .records import (
     Attempt,
     Dataset,
     Epoch,
     EpochKey,
+    Group,
     Job,
     LostWorker,
     Split,
@@ -63,6 +64,7 @@ class State:
         stores: by cache directory and cache key, the splits whose segments are there.
         decisions: by cache key, what `auto` does.
         failover: faults, what was decided about them, and who is retired.
+        groups: of consumers that share lanes, by name.
     """
 
     def __init__(self) -> None:
@@ -78,6 +80,7 @@ class State:
         self.stores: dict[str, dict[str, SplitSet]] = {}
         self.decisions: dict[str, CacheDecision] = {}
         self.failover = failover.FailoverBook()
+        self.groups: dict[str, Group] = {}
 
     def apply(self, event: ev.Event) -> set[str]:
         """Carries an event out.
@@ -128,6 +131,8 @@ class State:
             return positions.apply(self, event)
         if isinstance(event, failover.FailoverEvent):
             return failover.apply(self, event)
+        if isinstance(event, consumers.GroupEvent):
+            return set().union(*map(self._close_job, consumers.apply(self, event)))
         return self._apply_job(event)
 
     def epoch(self, key: EpochKey) -> Epoch | None:
@@ -174,13 +179,16 @@ class State:
                 touched = self.close_epochs(job)
                 job.failure = reason
             case ev.JobClosed(job_id):
-                job = self._job(job_id)
-                touched = self.close_epochs(job)
-                del self.jobs[job_id]
-                self.failover.spent.pop(job_id, None)
+                touched = self._close_job(self._job(job_id))
             case _:
                 raise InvalidEventError(f"{event!r} is not an event")
         return touched | {job_id}
+
+    def _close_job(self, job: Job) -> set[str]:
+        touched = self.close_epochs(job)
+        del self.jobs[job.job]
+        self.failover.spent.pop(job.job, None)
+        return touched | {job.job}
 
     def _open_job(self, event: ev.JobOpened) -> set[str]:
         number = _number(event.job, "j")

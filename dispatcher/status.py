@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from .group_status import LATE, late_texts, pictures
 from .reports import Progress, Totals
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def picture(engine: Engine) -> dict[str, Any]:
         "uptime_s": round(now_s - engine.started_s, 3),
         "workers": _workers(engine, now_s) + _lost(engine, now_s),
         "jobs": jobs,
+        "groups": pictures(engine.state, engine.liveness.heard_s, engine.timing, now_s),
         "recomputed_elements": engine.reports.total.recomputed_elements,
         "restored_attempts": engine.reports.total.restored_attempts,
         "cached_attempts": engine.reports.total.cached_attempts,
@@ -200,7 +202,7 @@ def _waiting(engine: Engine, now_s: float) -> list[str]:
             )
     for job in engine.state.jobs.values():
         silent_s = now_s - engine.liveness.heard_s.get(job.job, now_s)
-        if job.attached and silent_s > 4 * engine.timing.heartbeat_s:
+        if job.attached and silent_s > LATE * engine.timing.heartbeat_s:
             out.append(
                 f"the client of job {job.label} has been silent for {silent_s:.1f} s; what it has"
                 f" open is given up after {engine.timing.client_timeout_s:g} s"
@@ -212,6 +214,7 @@ def _waiting(engine: Engine, now_s: float) -> list[str]:
                     f"the client of job {job.label} cannot reach worker {attempt.worker} for split"
                     f" {attempt.split}, for {now_s - report.since_s:.1f} s: {report.why}"
                 )
+    out += late_texts(pictures(engine.state, engine.liveness.heard_s, engine.timing, now_s))
     out += engine.slow_texts(now_s) + engine.deciding.waiting(now_s)
     if engine.committer.pending:
         out.append(f"{engine.committer.pending} journal records are being written to the disk")

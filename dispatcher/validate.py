@@ -56,6 +56,11 @@ def validate(state: State, *, deal: bool = False) -> None:
         _check(fault < state.failover.next_fault, f"fault {fault} was never numbered")
     _check(not state.failover.open.keys() & state.failover.decided, "a decided fault is open")
     _check(state.failover.spent.keys() <= {"", *state.jobs}, "a job that is gone has spent budgets")
+    for name, group in state.groups.items():
+        _check(len(group.jobs) == group.world, f"group {name} has other seats than consumers")
+        seated = [job for job in group.jobs if job]
+        _check_unique(seated, f"consumers of {name}")
+        _check(not set(seated) & set(group.former), f"group {name} has a job of a former life")
     for job_id, job in state.jobs.items():
         _check(job_id == job.job, f"job {job_id} is filed under another id")
         _check_job(state, job, deal)

@@ -64,12 +64,18 @@ class SimulationError(AssertionError):
 
 
 class World:
-    """Everything of one run."""
+    """Everything of one run.
+
+    Attributes:
+        again: the test that runs one seed of this kind again.
+    """
+
+    again = "one_seed"
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
-        self.setup: Setup = choose(self.rng)
+        self.setup: Setup = self.choose()
         self.clock = Clock()
         self.net = Network(self.clock, self.rng, self.setup.weather)
         self.ledger = Ledger()
@@ -95,6 +101,14 @@ class World:
         self.faults = Faults(self)
         for number in range(self.setup.workers + self.setup.standbys):
             self.start_worker(f"worker{number}", standby=number >= self.setup.workers)
+        self.start_trainers()
+
+    def choose(self) -> Setup:
+        """What the seed stands for."""
+        return choose(self.rng)
+
+    def start_trainers(self) -> None:
+        """One for each pipeline."""
         for pipeline in self.setup.pipelines:
             self.start_trainer(pipeline.name, Witness(pipeline))
 
@@ -152,7 +166,11 @@ class World:
         """A new trainer process, which opens the job of that name."""
         self.trace("start", name)
         self.net.caller_up(name)
-        self.trainers[name] = SimTrainer(self, name, witness)
+        self.trainers[name] = self.trainer(name, witness)
+
+    def trainer(self, name: str, witness: Witness) -> SimTrainer:
+        """A trainer process."""
+        return SimTrainer(self, name, witness)
 
     def worker_at(self, host: str) -> SimWorker | None:
         """Who listens at that address."""
@@ -261,20 +279,20 @@ def _inside(world: World) -> Iterator[None]:
         logging.disable(before)
 
 
-def run_seed(seed: int) -> Result:
+def run_seed(seed: int, kind: type[World] = World) -> Result:
     """One whole run.
 
     Raises:
         SimulationError: an invariant did not hold.
     """
-    world = World(seed)
+    world = kind(seed)
     try:
         with _inside(world):
             return world.run()
     except Exception as error:
         raise SimulationError(
             f"seed {seed}: {type(error).__name__}: {error}\n{world.setup}\n{world.story()}\n"
-            f"again: PENSTOCK_SIM_SEED={seed} pytest tests/sim -k one_seed"
+            f"again: PENSTOCK_SIM_SEED={seed} pytest tests/sim -k {kind.again}"
         ) from error
     finally:
         _bury(world)

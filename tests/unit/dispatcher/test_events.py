@@ -80,6 +80,11 @@ GOLDEN: dict[str, tuple[ev.Event, list[Any]]] = {
         ev.EpochResumed("j1", 0, 4, b"\x05", 10, 11),
         ["j1", 0, 4, b"\x05", 10, 11],
     ),
+    "GroupFormed": (
+        ev.GroupFormed("train", 2, 3, ("00ff",), 7, 16, 8, False, "penstock-group.1.x"),
+        ["train", 2, 3, ["00ff"], 7, 16, 8, False, "penstock-group.1.x"],
+    ),
+    "ConsumerSeated": (ev.ConsumerSeated("j1", "train", 2), ["j1", "train", 2]),
 }
 
 
