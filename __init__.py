@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .client.groundtruth import digest_of
     from .client.in_situ import InSituSession
     from .client.keras_callbacks import keras_callbacks
+    from .client.keras_in_situ import keras_in_situ
+    from .client.position import Position
     from .client.reader import Reader
     from .client.torch_data import TorchDataset, TorchLoader
     from .client.tracking import InputState
@@ -62,6 +64,7 @@ __all__ = [
     "explain",
     "in_situ",
     "keras_callbacks",
+    "keras_in_situ",
 ]
 
 _HOMES = {
@@ -87,6 +90,7 @@ _HOMES = {
     "explain": "graph",
     "in_situ": "recovery.in_situ",
     "keras_callbacks": "client.keras_callbacks",
+    "keras_in_situ": "client.keras_in_situ",
 }
 
 

@@ -53,10 +53,13 @@ class ReaderSource:
             self._reader.passes_over = False
             self._reader.restore(at)
             if at.epoch > job_epoch:
-                self._ended = True
                 return iter(())
         self._opened, self._ended = True, False
         return self._iterate(epoch)
+
+    def end(self) -> None:
+        """See `Source`."""
+        self._ended = True
 
     def position(self, epoch: int, taken: int) -> str:
         """See `Source`: with the text that `restore=` takes, where it can be told."""
@@ -84,7 +87,6 @@ class ReaderSource:
                 self._begun[epoch] = (self._reader.epoch, 0)
             begun = True
             yield batch
-        self._ended = True
 
     def _begin(self, epoch: int) -> tuple[int, int]:
         """The job's epoch, and elements of it from former lives."""

@@ -60,6 +60,9 @@ class Operator(Protocol):
     def settled(self, *, succeeded: bool) -> None:
         """What the answer led to: the training went on, or the step failed again."""
 
+    def repeat(self, step: int) -> None:
+        """Sets again what was set in answers to faults of this step: its state was restored."""
+
     def close(self) -> None:
         """Ends a wait, from another thread, as if its time were over."""
 
@@ -148,6 +151,11 @@ class Guard:
         if self._asked and self._operator is not None:
             self._asked = False
             self._operator.settled(succeeded=succeeded)
+
+    def restored(self, step: int) -> None:
+        """The state before the step was restored, which may have undone what an operator set."""
+        if self._operator is not None:
+            self._operator.repeat(step)
 
     def counts(self) -> Mapping[str, int]:
         """How often each action was decided."""

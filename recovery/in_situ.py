@@ -80,6 +80,7 @@ class _Calls:
                 self._restore(step.state)
             except Exception as failure:
                 raise InSituError(f"restore failed: {summary_of(failure)}") from failure
+            self._guard.restored(step.number)
         step.stage = Stage.STEP
         if action is Action.SKIP:
             step.over = step.skipped = True

@@ -19,7 +19,7 @@ from .decisions import why_not
 from .diagnosis.entry import diagnose
 from .diagnosis.masking import mask_secrets
 from .policy import Action
-from .tracebacks import chain_of, frames_of, summary_of, type_name
+from .tracebacks import chain_of, frames_of, message_of, shortened, summary_of, type_name
 from .values import named, not_numbers, of_batch
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ _FRAMES_MAX = 16
 _VALUES_MAX = 24
 _CHAIN_MAX = 8
 _HISTORY_MAX = 20
+_MESSAGE_CHARS_MAX = 4000
 _TEXT_CHARS_MAX = 2000
 
 
@@ -77,6 +78,34 @@ def report_of(error: BaseException, scene: Scene, settable: dict[str, str]) -> d
     return report
 
 
+def least_report_of(scene: Scene, failure: BaseException) -> dict[str, Any]:
+    """The report that is left if the whole one cannot be made, and why it cannot."""
+    fault = scene.fault
+    return {
+        "version": VERSION,
+        "at_unix_s": round(time.time(), 3),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "program": "",
+        "step": fault.step,
+        "attempt": fault.attempt,
+        "stage": fault.stage.value,
+        "position": scene.position,
+        "fingerprint": fault.fingerprint,
+        "error": mask_secrets(fault.summary),
+        "errors": [],
+        "batch": [],
+        "history": [],
+        "reason": f"{scene.reason}; the whole report failed: {summary_of(failure)}",
+        "timeout_s": scene.policy.operator_timeout_s,
+        "default": scene.policy.operator_default.value,
+        "answers": {one.value: why_not(one, fault.stage, scene.means) for one in ANSWERS},
+        "settable": {},
+        "diagnosis": None,
+        "suggestions": [],
+    }
+
+
 def text_of(report: dict[str, Any], identity: str) -> str:
     """The report for people."""
     lines = [
@@ -93,7 +122,8 @@ def text_of(report: dict[str, Any], identity: str) -> str:
         lines += [f"diagnosis    {cause}", f"             {diagnosis['mitigation']}"]
     lines += _section("batch", report["batch"])
     for number, error in enumerate(report["errors"]):
-        lines += ["", f"{'came from' if number else 'error'}: {error['type']}: {error['message']}"]
+        lines += ["", f"{'came from' if number else 'error'}: {error['type']}"]
+        lines += [f"  | {line}" for line in error["message"].splitlines()]
         for frame in error["frames"]:
             lines.append(f"  {frame['file']}:{frame['line']} in {frame['function']}")
             if frame["source"]:
@@ -121,11 +151,9 @@ def _section(title: str, lines: list[str]) -> list[str]:
 
 def _error(error: BaseException) -> dict[str, Any]:
     frames = list(frames_of(error.__traceback__))[-_FRAMES_MAX:]
-    kind = type_name(error)
-    message = summary_of(error).removeprefix(kind).removeprefix(": ")
     return {
-        "type": kind,
-        "message": mask_secrets(message),
+        "type": type_name(error),
+        "message": mask_secrets(shortened(message_of(error), _MESSAGE_CHARS_MAX)),
         "frames": [_frame(frame, line) for frame, line in frames],
     }
 

@@ -121,10 +121,8 @@ class Session:
         self._first_epoch = self._place.epoch
         last = self._first_epoch + epochs
         while self._place.epoch < last:
-            step = self._next_step()
+            step = self.next_step()
             if step is None:
-                self._place = _Mark(self._place.epoch + 1, 0, self._place.number)
-                self._iterator = None
                 continue
             yield step
             if not step.over:
@@ -132,6 +130,23 @@ class Session:
                     f"step {step.number} was not attempted: write"
                     " `for attempt in step.attempts(): with attempt: …` for each step"
                 )
+
+    def next_step(self) -> Step | None:
+        """The next step, or None at the end of an epoch; `steps` is these, one after the other.
+
+        Raises:
+            InSituError, RestartNeededError: see `steps`.
+        """
+        step = self._next_step()
+        if step is None:
+            self.end_epoch()
+        return step
+
+    def end_epoch(self) -> None:
+        """The next step is the first one of the next epoch, whatever is left of this one."""
+        self._source.end()
+        self._place = _Mark(self._place.epoch + 1, 0, self._place.number)
+        self._iterator, self._doubt = None, ""
 
     def commit(self) -> None:
         """The trainer's checkpoint holds all steps that are over: a rewind goes back to here."""
@@ -333,6 +348,7 @@ class Session:
                 self._restore(step.state)
             except Exception as failure:
                 raise InSituError(f"restore failed: {summary_of(failure)}") from failure
+            self._guard.restored(step.number)
         step.stage = Stage.STEP
 
     def _skip(self, step: Step, summary: str) -> None:

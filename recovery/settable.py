@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import UsageError
+from .batches import as_array
 from .values import named
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _change(settable: Mapping[str, Any], name: str, value: Any) -> Change:
     now = _get(target, last)
     made = _converted(name, now, value)
     if callable(getattr(now, "assign", None)):  # a variable of TensorFlow or Keras
-        before = np.array(now)
+        before = as_array(now)
         return Change(name, lambda: now.assign(made), lambda: now.assign(before))
     if isinstance(now, np.ndarray):  # others may hold the same array
         old = now.copy()
@@ -156,7 +157,7 @@ def _set(target: Any, name: str, value: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return np.array(value) if callable(getattr(value, "assign", None)) else value
+    return as_array(value) if callable(getattr(value, "assign", None)) else value
 
 
 def _kind(value: Any) -> str | None:
@@ -195,7 +196,8 @@ def _converted(name: str, now: Any, value: Any) -> Any:
     if kind == "an object" and isinstance(value, dict):
         return value
     if kind == "a number, or a list of its shape" and (number or isinstance(value, list)):
-        array = np.array(now)
+        array = as_array(now)
+        assert array is not None, "what has an assign has a value"
         try:
             made = np.asarray(value, array.dtype)
         except (TypeError, ValueError, OverflowError) as error:

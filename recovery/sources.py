@@ -32,6 +32,9 @@ class Source(Protocol):
             taken: batches of it that are done with.
         """
 
+    def end(self) -> None:
+        """The open epoch is over, or what is left of it is not wanted."""
+
     def position(self, epoch: int, taken: int) -> str:
         """Where that is, for people and reports."""
 
@@ -71,6 +74,9 @@ class LocalSource:
                     f" has {number}: it cannot be replayed"
                 )
         return iterator
+
+    def end(self) -> None:
+        """See `Source`."""
 
     def position(self, epoch: int, taken: int) -> str:
         """See `Source`."""
@@ -130,6 +136,10 @@ class StatefulSource(LocalSource):
         self._opened, self._ended = True, False
         return self._iterate(epoch, taken)
 
+    def end(self) -> None:
+        """See `Source`."""
+        self._ended = True
+
     def commit(self, epoch: int, taken: int) -> None:
         """See `Source`; there is nobody to tell."""
         self._committed = (epoch, taken), self._object.state_dict()
@@ -144,7 +154,6 @@ class StatefulSource(LocalSource):
                 self._states[epoch, taken - 1] = last
             batch = next(iterator, _END)
             if batch is _END:
-                self._ended = True
                 return
             taken += 1
             yield batch

@@ -30,8 +30,24 @@ def type_name(error: BaseException) -> str:
 
 def summary_of(error: BaseException) -> str:
     """Type and message, in one line of bounded length."""
-    text = f"{type_name(error)}: {_message(error)}".rstrip(": ")
-    return " ".join(text.split())[:_SUMMARY_CHARS_MAX]
+    text = f"{type_name(error)}: {message_of(error)}".rstrip(": ")
+    return shortened(" ".join(text.split()), _SUMMARY_CHARS_MAX)
+
+
+def message_of(error: BaseException) -> str:
+    """The message, of any length."""
+    try:
+        return str(error)
+    except Exception as failure:  # a user's __str__ may do anything
+        return f"<its message cannot be shown: {type(failure).__name__}>"
+
+
+def shortened(text: str, most: int) -> str:
+    """The beginning and the end of a text: TensorFlow says at the end what happened."""
+    if len(text) <= most:
+        return text
+    head = most // 2 - 1
+    return f"{text[:head]}…{text[head + 1 - most :]}"
 
 
 def fingerprint_of(error: BaseException) -> str:
@@ -74,10 +90,3 @@ def forget(error: BaseException) -> None:
     for one in chain_of(error):
         traceback.clear_frames(one.__traceback__)
         one.__traceback__ = None
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as failure:  # a user's __str__ may do anything
-        return f"<its message cannot be shown: {type(failure).__name__}>"

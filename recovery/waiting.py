@@ -19,8 +19,8 @@ from .decisions import why_not
 from .incidents import checked_root, conclude, create
 from .operator_socket import ControlSocket
 from .policy import Action
-from .reports import ANSWERS, VERSION, report_of, text_of
-from .settable import apply_all, changes, checked_settable, shown
+from .reports import ANSWERS, VERSION, least_report_of, report_of, text_of
+from .settable import Change, apply_all, changes, checked_settable, shown
 
 if TYPE_CHECKING:
     import os
@@ -58,6 +58,7 @@ class IncidentOperator:
         self._directory: Path | None = None
         self._outcome: dict[str, Any] = {}
         self._socket: ControlSocket | None = None
+        self._set: tuple[int, list[Change]] = (-1, [])
 
     def ask(self, error: BaseException, scene: Scene) -> Action | None:
         """Waits for an answer that can be carried out; None if there was none in time."""
@@ -112,6 +113,15 @@ class IncidentOperator:
             conclude(self._directory, {**self._outcome, "result": result})
             self._directory = None
 
+    def repeat(self, step: int) -> None:
+        """Sets again what was set in answers to faults of this step: its state was restored.
+
+        Raises:
+            UsageError: the program's object refuses it now.
+        """
+        if self._set[0] == step:
+            apply_all(self._set[1])
+
     def close(self) -> None:
         """Ends a wait, from another thread, as if its time were over."""
         socket = self._socket
@@ -119,7 +129,11 @@ class IncidentOperator:
             socket.wake()
 
     def _incident(self, error: BaseException, scene: Scene) -> tuple[str, Path]:
-        report = report_of(error, scene, shown(self._settable))
+        try:
+            report = report_of(error, scene, shown(self._settable))
+        except Exception as failure:  # values of the program may do anything when looked at
+            _logger.exception("the report of step %d cannot be made", scene.fault.step)
+            report = least_report_of(scene, failure)
         return create(self._root, report, text_of)
 
     def _alert(self, summary: str, directory: Path, *, needs_operator: bool = False) -> None:
@@ -148,7 +162,10 @@ class IncidentOperator:
         refusal = why_not(action, scene.fault.stage, scene.means)
         if refusal:
             raise UsageError(f"no {action.value} now: {refusal}")
-        apply_all(changes(self._settable, wanted))
+        todo = changes(self._settable, wanted)
+        apply_all(todo)
+        step, before = self._set
+        self._set = (scene.fault.step, [*(before if step == scene.fault.step else []), *todo])
         return action
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -164,3 +165,44 @@ def test_a_dataset_that_cannot_be_restored_is_refused(cluster: LocalCluster) -> 
     with pytest.raises(UsageError, match="batch belongs to a reader"):
         InSituSession([1], batch=3)
     logging.getLogger("penstock").debug("nothing was connected")
+
+
+def test_fit_fetches_a_batch_again_and_goes_on_into_the_next_epoch(cluster: LocalCluster) -> None:
+    calls: list[int] = []
+
+    def check(x: Any) -> Any:
+        calls.append(len(calls))
+        if len(calls) in fails:
+            raise ValueError("bad kernel")
+        return x
+
+    def prepare(i: Any) -> Any:
+        return tf.fill([3], tf.cast(i, tf.float32) / ROWS), tf.cast(i % 7, tf.float32)
+
+    def fit(*callbacks: Any) -> list[Any]:
+        keras.utils.set_random_seed(1)
+        calls.clear()
+        call = keras.layers.Lambda(
+            lambda x: tf.ensure_shape(tf.numpy_function(check, [x], tf.float32), x.shape)
+        )
+        model = keras.Sequential([keras.Input((3,)), call, keras.layers.Dense(1)])
+        model.compile("adam", "mse")
+        model.fit(dataset, epochs=EPOCHS, verbose=0, shuffle=False, callbacks=list(callbacks))
+        return [np.asarray(one) for one in [*model.variables, *model.optimizer.variables]]
+
+    def made() -> tf.data.Dataset:
+        local = tf.data.Dataset.range(ROWS).shuffle(30).map(prepare).batch(BATCH)
+        return local.apply(penstock.distribute(cluster, seed=5, resumable=True))
+
+    fails: set[int] = set()
+    dataset = made()
+    expected = fit()
+    dataset.penstock.close()
+    fails = {4, 16}  # in the first epoch, and with the last batch of it: two more calls
+    dataset = made()
+    policy = RecoveryPolicy((RecoveryRule(tf.errors.OpError, "refetch"),))
+    recovery = penstock.keras_in_situ(dataset, policy)
+    for mine, theirs in zip(fit(recovery), expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert recovery.report().actions == {"refetch": 2}
+    dataset.penstock.close()

@@ -118,6 +118,38 @@ def test_a_refused_answer_leaves_it_waiting(tmp_path: Path) -> None:
         command(tmp_path, "repair", identity, "--retry")
 
 
+def test_values_that_cannot_be_looked_at_leave_the_program_waiting(tmp_path: Path) -> None:
+    class Strange:
+        @property
+        def rate(self) -> float:
+            raise RuntimeError("look away")
+
+        @rate.setter
+        def rate(self, value: float) -> None: ...
+
+        def __len__(self) -> int:
+            raise RuntimeError("look away")
+
+    class Batch(list[Any]):
+        def __iter__(self) -> Any:
+            raise RuntimeError("look away")
+
+    session = Session(
+        [Batch([1])], WAIT, operator=IncidentOperator(tmp_path, settable={"strange": Strange()})
+    )
+    with ThreadPoolExecutor(1) as pool:
+        answered = pool.submit(
+            lambda: command(tmp_path, "repair", wait_for_incident(tmp_path), "--skip")
+        )
+        for step in session.steps():
+            for attempt in step.attempts():
+                with attempt:
+                    raise ValueError("no")
+        assert "skip" in answered.result(20)
+    (one,) = load_all(tmp_path)
+    assert "the whole report failed: RuntimeError: look away" in one.report["reason"]
+
+
 def test_abort_raises_the_error_as_it_was(tmp_path: Path) -> None:
     _, trained = training(tmp_path, too_large)
     command(tmp_path, "repair", wait_for_incident(tmp_path), "--abort")
