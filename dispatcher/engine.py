@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from ..proto import control_pb2
+    from ..recovery.alerts import Alerts
     from ..timing import Timing
     from .commit import Committer
     from .deciding import Asks
@@ -76,6 +77,7 @@ class Engine:
         committer: of the journal that the state was replayed from.
         timing: intervals and deadlines.
         askers: who says what is done about faults; None: the default.
+        alerts: tells a person of what needs one; None: by the log alone.
 
     Attributes:
         state: read it freely.
@@ -92,7 +94,12 @@ class Engine:
     """
 
     def __init__(
-        self, state: State, committer: Committer, timing: Timing, askers: Asks | None = None
+        self,
+        state: State,
+        committer: Committer,
+        timing: Timing,
+        askers: Asks | None = None,
+        alerts: Alerts | None = None,
     ) -> None:
         self.state = state
         self.committer = committer
@@ -121,7 +128,7 @@ class Engine:
             first_attempt=1000 * self.first_term,
         )
         self._askers = askers or Askers()
-        self.deciding = Deciding(state, self._facts, self.offers, self.commit, self._askers)
+        self.deciding = Deciding(state, self._facts, self.offers, self.commit, self._askers, alerts)
         self._touched: set[str] = set()
         self._seats: Seats | None = None  # made when it is next needed
         self._epochs_over = False
@@ -328,18 +335,10 @@ class Engine:
 
     def _next_deadline_s(self) -> float:
         timing, state = self.timing, self.state
-        heard_s = self.liveness.heard_s
         deadlines = [self.notices.deadline_s(timing.worker_timeout_s)]
-        deadlines += [
-            heard_s[name] + timing.worker_timeout_s * scheduler.patience(self._facts, name)
-            for name in state.workers
-            if name in heard_s
-        ]
-        deadlines += [
-            heard_s[job.job] + timing.client_timeout_s
-            for job in state.jobs.values()
-            if job.attached and job.job in heard_s
-        ]
+        deadlines += scheduler.silences_s(
+            state, self._facts, timing.worker_timeout_s, timing.client_timeout_s
+        )
         now_s = time.monotonic()
         if state.attempts and self._look_s == float("inf"):
             waits_s = [wait for wait in (timing.progress_timeout_s, timing.warn_after_s) if wait]

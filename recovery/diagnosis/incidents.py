@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import UsageError
-from .masking import mask_secrets
-from .templates import mask
+from ..fingerprints import mask
+from ..masking import mask_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...errors import UsageError
+from ..fingerprints import fingerprint
 from .documents import write_json
 from .filters import Filter, load_filters, parse_filter, to_document
 from .lines import cut
 from .scanner import NOTABLE
-from .templates import Miner, fingerprint, to_pattern
+from .templates import Miner, to_pattern
 from .trial import try_out
 
 if TYPE_CHECKING:
