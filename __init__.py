@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from .client.in_situ import InSituSession
     from .client.keras_callbacks import keras_callbacks
     from .client.keras_in_situ import keras_in_situ
-    from .client.position import Position
     from .client.reader import Reader
     from .client.torch_data import TorchDataset, TorchLoader
     from .client.tracking import InputState

@@ -88,6 +88,14 @@ _FailoverDeadline = Annotated[
         metavar="SECONDS", help="How long it may take to answer before the default is taken."
     ),
 ]
+_AlertUrlFile = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="A file with the URL of a webhook, which is told of decisions that need a person; "
+        "they are in the log as ALERT anyway.",
+    ),
+]
 _SnapshotRecords = Annotated[
     int,
     typer.Option(
@@ -118,6 +126,7 @@ def dispatcher(
     snapshot_records: _SnapshotRecords = 20_000,
     failover_extension: _FailoverExtension = "",
     failover_deadline: _FailoverDeadline = 10.0,
+    alert_url_file: _AlertUrlFile = "",
 ) -> None:
     """Runs the dispatcher: one for a cluster.
 
@@ -153,7 +162,16 @@ def dispatcher(
         snapshot_records=snapshot_records,
         failover_extension=failover_extension,
         failover_deadline_s=failover_deadline,
+        alerts=_alerts(alert_url_file),
     )
+
+
+def _alerts(path: str) -> Any:
+    if not path:
+        return None
+    from ..recovery.alerts import Alerts, url_in  # not at the head: few use it
+
+    return Alerts(url_in(path, "--alert-url-file"))
 
 
 def _serve(**options: Any) -> None:

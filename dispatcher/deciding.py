@@ -24,6 +24,7 @@ from .faults import info_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from ..recovery.alerts import Alerts
     from ..recovery.extensions import Answer
     from ..recovery.failover import FailoverExtension, FailureInfo
     from .events import Event
@@ -60,6 +61,7 @@ class Deciding:
         offers: which splits workers can continue; gets those that all workers restart.
         commit: journals and applies events.
         askers: who is asked.
+        alerts: tells a person of what needs one; None: by the log alone.
 
     Attributes:
         problems: what was wrong with extensions lately.
@@ -72,6 +74,7 @@ class Deciding:
         offers: Offers,
         commit: Callable[[Sequence[Event]], None],
         askers: Asks,
+        alerts: Alerts | None = None,
     ) -> None:
         self.problems: deque[str] = deque(maxlen=_PROBLEMS_MAX)
         self._state = state
@@ -79,6 +82,7 @@ class Deciding:
         self._offers = offers
         self._commit = commit
         self._askers = askers
+        self._alerts = alerts
         self._budgets = Budgets()
         self._asked: dict[int, tuple[float, Callable[[], None]]] = {}
         self._idle = asyncio.Event()
@@ -152,6 +156,20 @@ class Deciding:
             self._keep_places(fault.job)
         failpoint("dispatcher.failover.before_commit")
         self._commit(events)
+        self._tell(number, events, answer)
+
+    def _tell(self, number: int, events: Sequence[Event], answer: Answer) -> None:
+        """Calls a person, if a decision needs one."""
+        summary = failover.summary_of(self._state, number, events)
+        if not summary:
+            return
+        # Not at the head: most dispatchers never need it.
+        from ..recovery.alerts import Alert, Alerts
+
+        self._alerts = self._alerts or Alerts(None)
+        fault, _ = self._state.failover.decided[number]
+        subject = failover.text_of(fault)
+        self._alerts.send(Alert(summary, subject, answer.diagnosis, needs_operator=True))
 
     def _keep_places(self, job_id: str) -> None:
         """Attempts that all begin again do where their checkpoints are."""

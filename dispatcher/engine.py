@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from ..proto import control_pb2
+    from ..recovery.alerts import Alerts
     from ..timing import Timing
     from .commit import Committer
     from .deciding import Asks
@@ -76,6 +77,7 @@ class Engine:
         committer: of the journal that the state was replayed from.
         timing: intervals and deadlines.
         askers: who says what is done about faults; None: the default.
+        alerts: tells a person of what needs one; None: by the log alone.
 
     Attributes:
         state: read it freely.
@@ -92,7 +94,12 @@ class Engine:
     """
 
     def __init__(
-        self, state: State, committer: Committer, timing: Timing, askers: Asks | None = None
+        self,
+        state: State,
+        committer: Committer,
+        timing: Timing,
+        askers: Asks | None = None,
+        alerts: Alerts | None = None,
     ) -> None:
         self.state = state
         self.committer = committer
@@ -121,7 +128,7 @@ class Engine:
             first_attempt=1000 * self.first_term,
         )
         self._askers = askers or Askers()
-        self.deciding = Deciding(state, self._facts, self.offers, self.commit, self._askers)
+        self.deciding = Deciding(state, self._facts, self.offers, self.commit, self._askers, alerts)
         self._touched: set[str] = set()
         self._seats: Seats | None = None  # made when it is next needed
         self._epochs_over = False
@@ -138,11 +145,9 @@ class Engine:
         unknown = [job for job in self.state.jobs.values() if not job.name and not job.attached]
         self.commit([ev.JobClosed(job.job, "it has no client") for job in unknown])
         now_s = time.monotonic()
-        for worker in self.state.workers:
-            self.hear(worker, now_s)
-        for job in self.state.jobs.values():
-            if job.attached:
-                self.hear(job.job, now_s)
+        attached = [job.job for job in self.state.jobs.values() if job.attached]
+        for peer in [*self.state.workers, *attached]:
+            self.hear(peer, now_s)
         for attempt in self.state.attempts.values():
             self.reports.began(attempt, now_s)
         self.deciding.start()
@@ -316,9 +321,8 @@ class Engine:
         if timing.progress_timeout_s > 0:
             self.commit(scheduler.stuck_attempts(state, facts, now_s, timing.progress_timeout_s))
         numbers = scheduler.slow_attempts(state, facts, timing.warn_after_s)
-        for number in numbers:
-            if number not in self._warned:
-                logger.warning("%s", slow(state, facts.progress[number], now_s))
+        for number in [number for number in numbers if number not in self._warned]:
+            logger.warning("%s", slow(state, facts.progress[number], now_s))
         self._warned = set(numbers)
 
     def slow_texts(self, now_s: float) -> list[str]:
@@ -328,12 +332,8 @@ class Engine:
 
     def _next_deadline_s(self) -> float:
         timing, state = self.timing, self.state
-        waits = [
-            (name, timing.worker_timeout_s * scheduler.patience(self._facts, name))
-            for name in state.workers
-        ]
-        waits += [(job.job, timing.client_timeout_s) for job in state.jobs.values() if job.attached]
-        deadlines = self.liveness.deadlines_s(waits)
+        silent_s = timing.worker_timeout_s, timing.client_timeout_s
+        deadlines = scheduler.silences_s(state, self._facts, *silent_s)
         now_s = time.monotonic()
         if state.attempts and self._look_s == float("inf"):
             waits_s = [wait for wait in (timing.progress_timeout_s, timing.warn_after_s) if wait]
@@ -350,8 +350,8 @@ class Engine:
                 self.news.forget(worker)
                 self.offers.forget(worker)
                 self.reachability.lost(worker)
-                self.lost_s = {w: at for w, at in self.lost_s.items() if w in self.state.lost}
-                self.lost_s[worker] = time.monotonic()
+                known = {w: at for w, at in self.lost_s.items() if w in self.state.lost}
+                self.lost_s = {**known, worker: time.monotonic()}
                 failpoint("dispatcher.worker_lost.after_append")
             case ev.WorkerRegistered():
                 # Only a process that was lost gets its old id back.
@@ -372,7 +372,9 @@ class Engine:
                     self._closed(job, "its group was resized")
             case ev.AttemptDropped(attempt) if is_gone(event):
                 self.reports.dropped(attempt)
-            case ev.JobFailed() | ev.EpochStarted() | ev.EpochFinished() | ev.EpochAbandoned():
+            case ev.EpochStarted() | ev.EpochFinished() | ev.EpochAbandoned():
+                self._epochs_over = True
+            case ev.JobFailed() | FailoverDecided():
                 self._epochs_over = True
             case ev.AttemptAssigned(attempt):
                 self.reports.began(self.state.attempts[attempt], time.monotonic())
@@ -381,8 +383,6 @@ class Engine:
                 failpoint("dispatcher.assign.after_append")
             case FaultRaised():
                 self.deciding.raised(self.state.failover.next_fault - 1)
-            case FailoverDecided():
-                self._epochs_over = True
 
     def _closed(self, job: str, reason: str) -> None:
         self._ended(job, reason)

@@ -239,6 +239,30 @@ def text_of(fault: FaultRaised) -> str:
     return f"{fault.failure}: {where}{code}{fault.detail}"
 
 
+def summary_of(state: State, number: int, events: Iterable[Event]) -> str:
+    """What a person has to know of a decision that was just carried out; empty for nothing.
+
+    Args:
+        state: the state.
+        number: of the fault.
+        events: what `decide` made of the answer.
+    """
+    fault, made = state.failover.decided[number]
+    job = state.jobs.get(fault.job)
+    label = f"job {job.label}" if job else "every job"
+    parts = []
+    if made.strategy == ABORTION.value:
+        parts.append(f"{label} was failed by {made.source}")
+    parts += [
+        f"{label} has failed: {event.reason}" for event in events if isinstance(event, ev.JobFailed)
+    ]
+    if made.strategy == NODE.value:
+        parts.append(f"worker {fault.worker} at {fault.host} is retired")
+    if made.asked and made.asked != made.strategy:
+        parts.append(f"{made.asked} was not to be had for {label}: {made.reason}")
+    return "; ".join(parts)
+
+
 def abortion_text(fault: FaultRaised, event: FailoverDecided) -> str:
     """Why a job was failed by a decision."""
     return (
@@ -275,9 +299,9 @@ def decide(state: State, number: int, answer: Answer, budgets: Budgets) -> list[
     if why_not:
         strategy, reason = NORMAL, f"{reason}; {why_not}" if reason else why_not
     asked = "" if answer.problem else answer.strategy.value
-    decided = FailoverDecided(
-        number, strategy.value, asked, answer.source, reason, answer.root_cause
-    )
+    found = answer.diagnosis
+    root_cause = found.root_cause if found is not None and found.confidence > 0 else ""
+    decided = FailoverDecided(number, strategy.value, asked, answer.source, reason, root_cause)
     attempt = state.attempts.get(fault.attempt)
     if attempt is None or strategy is ABORTION:
         return [decided, *_replacement(state, fault, strategy)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..recovery.diagnosis.templates import fingerprint
 from ..recovery.failover import LOG_LINES_MAX, Budgets, Decision, FailureInfo, FailureKind
+from ..recovery.fingerprints import fingerprint
 from ..recovery.strategy import FailoverStrategy
 from .failover import budgets_of, is_open
 from .fault_events import FaultRaised

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 
 class Liveness:
     """When each worker and each job's client was heard of last.
@@ -38,14 +33,6 @@ class Liveness:
         """Forgets the mistakes about workers of whom the last one was made before then."""
         for worker in [name for name, at_s in self._mistaken_s.items() if at_s < before_s]:
             del self.mistakes[worker], self._mistaken_s[worker]
-
-    def deadlines_s(self, waits: Iterable[tuple[str, float]]) -> list[float]:
-        """When each peer will have been silent for too long, where it was heard of at all.
-
-        Args:
-            waits: peers, and for how long each may be silent, in seconds.
-        """
-        return [self.heard_s[peer] + wait_s for peer, wait_s in waits if peer in self.heard_s]
 
     def forgive(self, now_s: float, left_s: float) -> None:
         """Treats everybody as heard of at most `left_s` ago.

@@ -138,6 +138,23 @@ def patience(facts: Facts, worker: str) -> int:
     return 1 << min(facts.mistakes.get(worker, 0), _PATIENCE_BITS)
 
 
+def silences_s(
+    state: State, facts: Facts, worker_timeout_s: float, client_timeout_s: float
+) -> list[float]:
+    """When each worker and each job's client will have been silent for too long."""
+    heard_s = facts.heard_s
+    workers = [
+        heard_s[name] + worker_timeout_s * patience(facts, name)
+        for name in state.workers
+        if name in heard_s
+    ]
+    return workers + [
+        heard_s[job.job] + client_timeout_s
+        for job in state.jobs.values()
+        if job.attached and job.job in heard_s
+    ]
+
+
 def promotions(state: State, lost: Collection[str]) -> list[Event]:
     """A standby for each worker that is being lost, as far as there are any."""
     live = [worker for worker in state.workers.values() if worker.worker not in lost]

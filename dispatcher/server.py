@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..journal import Lease
+    from ..recovery.alerts import Alerts
     from .commit import JournalLog
     from .datasets import BlobStore
 
@@ -70,6 +71,7 @@ class DispatcherOptions:
         snapshot_records: journal records after which a snapshot is taken.
         failover_extension: `module::Class` that says what is done about faults; "" for penstock's.
         failover_deadline_s: how long it may take, seconds.
+        alerts: tells a person of decisions that need one; None: by the log alone.
     """
 
     host: str = "127.0.0.1"
@@ -82,6 +84,7 @@ class DispatcherOptions:
     snapshot_records: int = 20_000
     failover_extension: str = ""
     failover_deadline_s: float = 10.0
+    alerts: Alerts | None = None
 
 
 class Dispatcher:
@@ -135,7 +138,7 @@ class Dispatcher:
         committer = Committer(
             self._log, self.journal_failed, lambda: to_snapshot(state), options.snapshot_records
         )
-        self.engine = Engine(state, committer, options.timing, self._askers)
+        self.engine = Engine(state, committer, options.timing, self._askers, options.alerts)
         failpoint("dispatcher.term.before_start")
         self.engine.start()
         await self.engine.durable()
@@ -166,6 +169,8 @@ class Dispatcher:
         if self._server is not None:
             await self._server.stop(_STOP_GRACE_S)
         await self.engine.committer.close()
+        if self.options.alerts is not None:
+            await asyncio.to_thread(self.options.alerts.close, _STOP_GRACE_S)
         logger.info("stopped")
 
     def journal_failed(self, error: BaseException) -> None:

@@ -47,13 +47,13 @@ class Answer:
         strategy: what was answered, or the default if nothing valid was.
         source: who answered: the extension's name, or `DEFAULT_NAME`.
         problem: what was wrong with the extension; "" if nothing was.
-        root_cause: what the diagnosis found; "" for nothing.
+        diagnosis: the root cause; None if it was not looked for.
     """
 
     strategy: FailoverStrategy
     source: str = DEFAULT_NAME
     problem: str = ""
-    root_cause: str = ""
+    diagnosis: Diagnosis | None = None
 
 
 def find_extension(name: str, argument: str) -> type[FailoverExtension]:
@@ -110,8 +110,7 @@ def load_extension(name: str, argument: str) -> FailoverExtension:
 def default_answer(info: FailureInfo, problem: str = "") -> Answer:
     """What is done where no extension gives a valid answer."""
     strategy = DiagnosingFailover().get_user_failover_strategy(info)
-    found = info.diagnosis
-    return Answer(strategy, problem=problem, root_cause=found.root_cause if found else "")
+    return Answer(strategy, problem=problem, diagnosis=info.diagnosis)
 
 
 def answer_of(extension: FailoverExtension, name: str, info: FailureInfo) -> Answer:
@@ -124,8 +123,7 @@ def answer_of(extension: FailoverExtension, name: str, info: FailureInfo) -> Ans
         return default_answer(
             info, f"{name} must return a penstock.FailoverStrategy, not {strategy!r:.100}"
         )
-    found = info.diagnosis
-    return Answer(strategy, name, root_cause=found.root_cause if found else "")
+    return Answer(strategy, name, diagnosis=info.diagnosis)
 
 
 class Diagnoser:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import queue
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 
 from penstock.dispatcher.fault_events import FailoverDecided
 from penstock.errors import UsageError
+from penstock.recovery.alerts import Alerts, url_in
 from penstock.recovery.failover import FailoverExtension, FailureInfo
 from penstock.recovery.strategy import FailoverStrategy
 
@@ -35,6 +39,13 @@ class Global(FailoverExtension):
 
     def get_user_failover_strategy(self, failure_info: FailureInfo) -> FailoverStrategy:
         return FailoverStrategy.GLOBAL_FAILOVER
+
+
+class Abort(FailoverExtension):
+    """The job ends."""
+
+    def get_user_failover_strategy(self, failure_info: FailureInfo) -> FailoverStrategy:
+        return FailoverStrategy.ABORTION_FAILOVER
 
 
 class Stuck(FailoverExtension):
@@ -81,6 +92,46 @@ def test_an_extension_that_gives_no_answer_is_reported_and_the_default_taken(
             assert part in shown["problems"][0]
 
     run(test())
+
+
+class Hook(BaseHTTPRequestHandler):
+    """A webhook that writes down what it is told."""
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.told.put(json.loads(body))  # type: ignore[attr-defined]
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_a_webhook_is_told_of_a_job_that_was_failed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hook = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    hook.told = told  # type: ignore[attr-defined]
+    thread = threading.Thread(target=hook.serve_forever)
+    thread.start()
+    (tmp_path / "url").write_text(f"http://127.0.0.1:{hook.server_port}/secret\n")
+
+    async def test() -> None:
+        alerts = Alerts(url_in(str(tmp_path / "url"), "--alert-url-file"))
+        async with serving(failover_extension=f"{HERE}::Abort", alerts=alerts) as made:
+            await fail_one(made[1], made[0])
+
+    run(test())
+    document = told.get(timeout=30)
+    hook.shutdown()
+    thread.join()
+    hook.server_close()
+    assert document["needs_operator"] is True
+    assert "was failed by" in document["text"]
+    assert "PIPELINE: boom" in document["subject"]
+    assert any(record.message.startswith("ALERT job j1") for record in caplog.records)
+    assert "secret" not in caplog.text
 
 
 def test_the_dispatcher_answers_everybody_while_an_extension_thinks() -> None:

@@ -168,6 +168,30 @@ def test_the_death_of_an_idle_worker_concerns_all_jobs() -> None:
     assert all(job.failure for job in state.jobs.values())
 
 
+def test_a_person_is_told_of_what_needs_one() -> None:
+    state = running(worker(1), worker(2), splits=40, lanes=8)
+    told = []
+    for strategy in (NORMAL, NODE, NODE, ABORTION):
+        number = fail(state, next(iter(state.attempts)))
+        events = answered(state, strategy)
+        told.append(failover.summary_of(state, number, events))
+        schedule(state)
+    assert told == [
+        "",
+        "worker w2 at host:2 is retired",
+        "NODE_FAILOVER was not to be had for job j1 ('job-1'): worker w1 is not retired, because"
+        " there is no other one",
+        "job j1 ('job-1') was failed by m::C",
+    ]
+
+
+def test_a_person_is_told_when_the_last_attempt_has_failed() -> None:
+    state = running(worker(1), worker(2), attempts_max=1)
+    number = fail(state, 1)
+    summary = failover.summary_of(state, number, answered(state, NORMAL))
+    assert "job j1 ('job-1') has failed: split 0 of epoch 0" in summary
+
+
 def test_a_fault_is_decided_once() -> None:
     state = running(worker(1), worker(2))
     fail(state, 1)

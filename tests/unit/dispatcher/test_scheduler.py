@@ -232,9 +232,9 @@ def test_the_cost_does_not_grow_with_workers_times_splits() -> None:
         state.book(state.jobs["j1"], next(epoch for _, epoch in state.open_epochs()))
         best = float("inf")
         for _ in range(3):
-            started = time.perf_counter()
+            started = time.process_time()
             events = assignments(state, Facts())
-            best = min(best, time.perf_counter() - started)
+            best = min(best, time.process_time() - started)
         assert len(events) == 4 * workers
         return best
 

@@ -154,7 +154,9 @@ def test_an_asker_tells_the_root_cause_to_its_extension() -> None:
     full = info(FailureKind.EXCEPTION, log=("OSError: [Errno 28] No space left on device",))
     (answer,) = asked(asker, full)
     asker.close()
-    assert answer == Answer(FailoverStrategy.NODE_FAILOVER, "m::C", root_cause="DiskFull")
+    assert (answer.strategy, answer.source) == (FailoverStrategy.NODE_FAILOVER, "m::C")
+    assert answer.diagnosis is not None
+    assert answer.diagnosis.root_cause == "DiskFull"
 
 
 def test_a_diagnosis_that_fails_keeps_nobody_from_answering() -> None:
