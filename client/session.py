@@ -21,7 +21,7 @@ from ..proto.spec import ComponentSpec
 from .control import Control, parse_service
 from .engine import Engine
 from .epoch import EpochReader, StreamInfo
-from .ledger import Ledger
+from .ledger import Ledger, Life
 from .opened import OpenedJob
 from .options import DEFAULT_LANES, default_block
 from .positions import Counting, check_options, check_streams
@@ -117,6 +117,8 @@ class Session:
         """Has a position journaled at the dispatcher; returns when it is."""
         text = str(position)
         control, job = self.start_control()
+        engine = self.start()
+        engine.committing(text, done=False)
         with self._lock:
             self._commits += 1
             sequence = self._commits
@@ -131,6 +133,7 @@ class Session:
                 position=text,
             )
         )
+        engine.committing(text, done=True)
 
     def start_control(self) -> tuple[Control, OpenedJob]:
         """The dispatcher, and the job, which is opened if it is not open."""
@@ -204,10 +207,31 @@ class Session:
         return Engine(
             control,
             job,
-            ledger=_ledger(options, job),
+            ledger=_ledger(options, job, self._life(request, reply, job)),
             start=start,
             memory_limit=options.memory_limit,
             timing=options.timing,
+        )
+
+    def _life(
+        self,
+        request: control_pb2.OpenJobRequest,
+        reply: control_pb2.OpenJobReply,
+        job: OpenedJob,
+    ) -> Life:
+        return Life(
+            name=self._options.job_name or "",
+            arrival=(request.term, request.arrival),
+            start="" if self.origin is None else str(self.origin),
+            consumer=None if job.consumer is None else job.consumer.row(),
+            group_start=reply.group_position,
+            splits=tuple(stream.num_splits for stream in job.streams),
+            weights=tuple(stream.weights or () for stream in job.streams),
+            replayable=tuple(stream.replayable for stream in job.streams),
+            lanes=job.lanes,
+            block=job.block,
+            ordered=job.ordered,
+            deterministic=job.deterministic,
         )
 
     def _seated(
@@ -307,7 +331,7 @@ def opened_job(
     )
 
 
-def _ledger(options: JobOptions, job: OpenedJob) -> Ledger | None:
+def _ledger(options: JobOptions, job: OpenedJob, life: Life) -> Ledger | None:
     if options.ledger is None:
         return None
     return Ledger(
@@ -316,6 +340,7 @@ def _ledger(options: JobOptions, job: OpenedJob) -> Ledger | None:
         client=job.client,
         seed=job.seed,
         streams=[stream.fingerprint for stream in job.streams],
+        life=life,
     )
 
 
