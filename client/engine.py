@@ -162,6 +162,13 @@ class Engine:
         if self._ledger is not None:
             self._ledger.record(reader.stream, reader.epoch, delivery.pieces)
 
+    def committing(self, position: str, *, done: bool) -> None:
+        """Puts a commit on record: before it is sent, and when it is acknowledged."""
+        if self._ledger is not None:
+            with self.changed:
+                counts = {(r.stream, r.epoch): r.core.counts() for r in self._readers}
+            self._ledger.commit(position, counts, done=done)
+
     def epoch_over(self, reader: EpochReader, digest: Digest) -> None:
         """The epoch was delivered, proven and acknowledged."""
         if self._ledger is not None:

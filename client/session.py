@@ -21,7 +21,7 @@ from ..proto.spec import ComponentSpec
 from .control import Control, parse_service
 from .engine import Engine
 from .epoch import EpochReader, StreamInfo
-from .ledger import Ledger
+from .ledger import Ledger, Life
 from .opened import OpenedJob
 from .options import DEFAULT_LANES, default_block
 from .positions import Counting, check_options, check_streams
@@ -118,6 +118,8 @@ class Session:
         """Has a position journaled at the dispatcher; returns when it is."""
         text = str(position)
         control, job = self.start_control()
+        engine = self.start()
+        engine.committing(text, done=False)
         with self._lock:
             self._commits += 1
             sequence = self._commits
@@ -132,6 +134,7 @@ class Session:
                 position=text,
             )
         )
+        engine.committing(text, done=True)
 
     def record_skip(self, epoch: int, first: int, count: int, why: str) -> None:
         """Has the ledger, if there is one, say that the trainer left elements out."""
@@ -207,7 +210,7 @@ class Session:
             except BaseException:
                 control.close_client(job.job, client)
                 raise
-        self._ledger = _ledger(options, job)
+        self._ledger = _ledger(options, job, self._life(request, reply, job))
         return Engine(
             control,
             job,
@@ -215,6 +218,27 @@ class Session:
             start=start,
             memory_limit=options.memory_limit,
             timing=options.timing,
+        )
+
+    def _life(
+        self,
+        request: control_pb2.OpenJobRequest,
+        reply: control_pb2.OpenJobReply,
+        job: OpenedJob,
+    ) -> Life:
+        return Life(
+            name=self._options.job_name or "",
+            arrival=(request.term, request.arrival),
+            start="" if self.origin is None else str(self.origin),
+            consumer=None if job.consumer is None else job.consumer.row(),
+            group_start=reply.group_position,
+            splits=tuple(stream.num_splits for stream in job.streams),
+            weights=tuple(stream.weights or () for stream in job.streams),
+            replayable=tuple(stream.replayable for stream in job.streams),
+            lanes=job.lanes,
+            block=job.block,
+            ordered=job.ordered,
+            deterministic=job.deterministic,
         )
 
     def _seated(
@@ -315,7 +339,7 @@ def opened_job(
     )
 
 
-def _ledger(options: JobOptions, job: OpenedJob) -> Ledger | None:
+def _ledger(options: JobOptions, job: OpenedJob, life: Life) -> Ledger | None:
     if options.ledger is None:
         return None
     return Ledger(
@@ -324,6 +348,7 @@ def _ledger(options: JobOptions, job: OpenedJob) -> Ledger | None:
         client=job.client,
         seed=job.seed,
         streams=[stream.fingerprint for stream in job.streams],
+        life=life,
     )
 
 

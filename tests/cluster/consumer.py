@@ -1,9 +1,9 @@
 """One of several consumers as a process of its own, without TensorFlow, that does as it is told.
 
-`python -m tests.cluster.consumer ADDRESS FINGERPRINT JOB RANK WORLD` reads commands from standard
-input and answers each with one JSON line: `take N` with the next elements as [epoch, value];
-`epoch` with all that is left of the epoch; `commit` commits what was taken. It ends with its
-input. A penstock error is answered with its class and text.
+`python -m tests.cluster.consumer ADDRESS FINGERPRINT JOB RANK WORLD LEDGER` reads commands from
+standard input and answers each with one JSON line: `take N` with the next elements as [epoch,
+value]; `epoch` with all that is left of the epoch; `commit` commits what was taken. It ends with
+its input. A penstock error is answered with its class and text.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from penstock.client.reader import Reader
@@ -25,11 +26,13 @@ TIMING = Timing(heartbeat_s=0.1, retry_max_s=0.1)
 class Consumer:
     """The parent's end of such a process."""
 
-    def __init__(self, address: str, fingerprint: str, job: str, rank: int, world: int) -> None:
+    def __init__(
+        self, address: str, fingerprint: str, job: str, rank: int, world: int, ledger: Path
+    ) -> None:
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "tests.cluster.consumer"),
-                *(address, fingerprint, job, str(rank), str(world)),
+                *(address, fingerprint, job, str(rank), str(world), str(ledger)),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -70,7 +73,7 @@ class Consumer:
 
 
 def main() -> None:
-    address, fingerprint, job, rank, world = sys.argv[1:]
+    address, fingerprint, job, rank, world, ledger = sys.argv[1:]
     with Reader(
         fingerprint,
         address,
@@ -78,6 +81,7 @@ def main() -> None:
         seed=5,
         consumer=(int(rank), int(world)),
         restore="committed",
+        ledger=ledger,
         timing=TIMING,
     ) as reader:
 

@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import tensorflow as tf
 
 import penstock
 from penstock import LocalCluster, Reader
+from penstock.client.audit import audit
 from penstock.client.status import fetch_status
 from penstock.errors import PositionError, SeatTakenError, UsageError
 from penstock.timing import Timing
@@ -25,7 +27,9 @@ Start = Callable[[int, int], Consumer]
 
 
 @pytest.fixture
-def started(make_cluster: Callable[..., LocalCluster]) -> Iterator[tuple[LocalCluster, Start]]:
+def started(
+    make_cluster: Callable[..., LocalCluster], tmp_path: Path
+) -> Iterator[tuple[LocalCluster, Start]]:
     """A cluster of three workers, and what starts consumers of one job there."""
     cluster = make_cluster(workers=3)
     with Reader(numbers(COUNT, work=20), cluster, seed=5) as reader:
@@ -34,7 +38,8 @@ def started(make_cluster: Callable[..., LocalCluster]) -> Iterator[tuple[LocalCl
     with ExitStack() as consumers:
 
         def begin(rank: int, world: int) -> Consumer:
-            one = Consumer(cluster.address, fingerprint, "train", rank, world)
+            ledger = tmp_path / "ledger"
+            one = Consumer(cluster.address, fingerprint, "train", rank, world, ledger)
             consumers.callback(one.close)
             return one
 
@@ -42,7 +47,7 @@ def started(make_cluster: Callable[..., LocalCluster]) -> Iterator[tuple[LocalCl
 
 
 def test_killed_consumers_and_workers_leave_every_element_trained_once(
-    started: tuple[LocalCluster, Start],
+    started: tuple[LocalCluster, Start], tmp_path: Path
 ) -> None:
     cluster, start = started
     trained: Counter[tuple[int, int]] = Counter()
@@ -77,6 +82,11 @@ def test_killed_consumers_and_workers_leave_every_element_trained_once(
         consumer.ask("commit")
         trained.update(map(tuple, consumer.ask("epoch")))
     assert trained == Counter((e, value) for e in range(2) for value in range(COUNT))
+    for consumer in two:
+        consumer.ask("commit")
+    report = audit(tmp_path / "ledger")
+    assert report.clean, report.trainings
+    assert [(t.over, t.elements) for t in report.trainings[:2]] == [(True, COUNT)] * 2
     (group,) = fetch_status(cluster.address)["groups"]
     assert (group["name"], group["generation"], group["world"]) == ("train", 3, 2)
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from penstock.client import ledger as ledgers
 from penstock.client.epoch import StreamInfo
 from penstock.client.events import Delivery, EndOfEpoch, Fail, Fetch, Placed
 from penstock.client.history import History
 from penstock.client.lanes import EpochCore
+from penstock.client.ledger import Ledger
 from penstock.client.opened import OpenedJob
 from penstock.client.positions import Counting, Positions, Rate
+from penstock.client.resumed import ResumedCore
 from penstock.client.starts import Start
 from penstock.proto.chunk import Chunk
 from penstock.proto.deal import deal
@@ -54,11 +59,57 @@ class Data:
         )
 
 
+class Recorder:
+    """Makes the ledgers of lives in a directory, in the order of their arrival."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._arrivals = itertools.count(1)
+        self._made: list[Ledger] = []
+
+    def __call__(self, data: Data, consumer: Consumer, start: str, own: Position | None) -> Ledger:
+        arrival = next(self._arrivals)
+        life = ledgers.Life(
+            name="train",
+            arrival=(1, arrival),
+            start="" if own is None else str(own),
+            consumer=consumer.row(),
+            group_start=start,
+            splits=(len(data.sizes),),
+            weights=((),),
+            replayable=(True,),
+            lanes=data.lanes,
+            block=data.block,
+            ordered=False,
+            deterministic=True,
+        )
+        ledger = Ledger(
+            self.directory,
+            job="j",
+            client=f"c{arrival:03}",
+            seed=data.seed,
+            streams=["f" * 32],
+            life=life,
+        )
+        self._made.append(ledger)
+        return ledger
+
+    def close(self) -> None:
+        """Closes all files as the end of a process does: without a last word."""
+        for ledger in self._made:
+            ledger._file.close()
+
+
 class Life:
     """One life of one consumer, served by a worker that has everything at once."""
 
     def __init__(
-        self, data: Data, consumer: Consumer, start: str, own: Position | None = None
+        self,
+        data: Data,
+        consumer: Consumer,
+        start: str,
+        own: Position | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         group = GroupPosition.parse(start) if start else None
         joined = regrouped(start, [] if own is None else [str(own)])
@@ -72,7 +123,7 @@ class Life:
         self._positions = Positions(self._history, counting, own, rebuilt=False)
         self._epoch = first
         self._core: EpochCore | None = None
-        self._ended = 0
+        self.ledger = None if recorder is None else recorder(data, consumer, start, own)
 
     def take(self, count: int) -> list[Element]:
         """The next elements, over the ends of epochs."""
@@ -90,17 +141,33 @@ class Life:
         """Where a trainer is that took so many, of those that were taken here."""
         return Position.parse(str(self._positions.at(consumed, None, 1)))
 
+    def commit(self, consumed: int, *, done: bool = True) -> Position:
+        """Has a position on record as committed; `done` as acknowledged, too."""
+        position = self.position(consumed)
+        if self.ledger is not None:
+            counts = {} if self._core is None else {(0, self._epoch): self._core.counts()}
+            self.ledger.commit(str(position), counts, done=False)
+            if done:
+                self.ledger.commit(str(position), {}, done=True)
+        return position
+
     def _some(self, count: int) -> None:
         if self._core is None:
-            self._core, _ = self._history.open(0, self._epoch)
+            self._core, at = self._history.open(0, self._epoch)
+            if self.ledger is not None and isinstance(self._core, ResumedCore) and at is not None:
+                self.ledger.resume(0, self._epoch, at.digest, self._core.begun)
             serve(self._core, self.data)
         result, _ = self._core.take(count)
         if isinstance(result, EndOfEpoch):
+            if self.ledger is not None:
+                self.ledger.finish(0, self._epoch, result.digest, self._core.counts())
             self._history.finished(0, self._epoch)
             self._core, self._epoch = None, self._epoch + 1
             return
         assert isinstance(result, Delivery)
         self._history.delivered(0, self._epoch, result.pieces)
+        if self.ledger is not None:
+            self.ledger.record(0, self._epoch, result.pieces)
         for piece in result.each_piece():
             first = piece.chunk.start
             self.taken += [(self._epoch, piece.split, first + i) for i in range(len(piece.hashes))]
@@ -136,6 +203,7 @@ class Group:
     start: str = ""
     trained: Counter[Element] = dataclasses.field(default_factory=Counter)
     committed: list[Position | None] = dataclasses.field(default_factory=list)
+    recorder: Recorder | None = None
 
     def __post_init__(self) -> None:
         self.committed = self.committed or [None] * self.world
@@ -143,11 +211,11 @@ class Group:
     def life(self, rank: int) -> Life:
         """A consumer that begins at what it, or the group, committed."""
         consumer = Consumer(rank, self.world, self.generation)
-        return Life(self.data, consumer, self.start, self.committed[rank])
+        return Life(self.data, consumer, self.start, self.committed[rank], self.recorder)
 
     def commit(self, rank: int, life: Life, consumed: int) -> None:
         """A consumer's trainer holds safe what it took first."""
-        self.committed[rank] = life.position(consumed)
+        self.committed[rank] = life.commit(consumed)
         self.trained.update(life.taken[:consumed])
 
     def resize(self, world: int) -> None:
