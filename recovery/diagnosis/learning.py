@@ -16,7 +16,7 @@ from .filters import Filter, parse_filter
 from .lines import cut
 from .regexes import accept
 from .rules import Rule, parse_rule
-from .scanner import NOTABLE
+from .screen import NOTABLE
 from .templates import Miner, to_pattern, to_phrase
 from .trial import try_out
 from .verdict import SPECIFIC, UNKNOWN

@@ -7,7 +7,7 @@ import re
 from .trial import LINE_CHARS_MAX
 
 _TAIL_CHARS = 256
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _ISO = re.compile(r"(?<!\d)(\d{4}[-/]\d\d[-/]\d\d)[T ,](\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))?")
 _GLOG = re.compile(r"(?<![A-Za-z])[IWEF](\d{4}) (\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?")
@@ -34,9 +34,11 @@ def cut(raw: bytes) -> str:
     """
     if len(raw) > 4 * LINE_CHARS_MAX:  # so that no huge line is decoded
         raw = raw[: 3 * LINE_CHARS_MAX] + raw[-LINE_CHARS_MAX:]
+    if b"\x1b" in raw:
+        raw = ANSI.sub(b"", raw)
     text = raw.decode("utf-8", "replace").rstrip()
     if not text.isprintable():
-        text = _UNPRINTABLE.sub("", _ANSI.sub("", text))
+        text = _UNPRINTABLE.sub("", text)
     if len(text) > LINE_CHARS_MAX:
         text = text[: LINE_CHARS_MAX - _TAIL_CHARS - 1] + "…" + text[-_TAIL_CHARS:]
     return text

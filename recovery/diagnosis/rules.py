@@ -144,7 +144,7 @@ def _verify(rule: Rule, name: str) -> None:
     for example in rule.positive:
         if not rule.pattern.compiled.search(example):
             raise UsageError(f"{name}: the pattern does not match the positive {example!r:.120}")
-        if rule.pattern.words and not any(word in example.lower() for word in rule.pattern.words):
+        if not rule.pattern.may_match(example.lower()):
             raise UsageError(f"{name}: none of its words is in the positive {example!r:.120}")
     for example in rule.negative:
         if rule.pattern.compiled.search(example):
