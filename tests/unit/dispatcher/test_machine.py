@@ -319,7 +319,7 @@ class DispatcherMachine(RuleBasedStateMachine):
         assert not scheduler.stuck_attempts(self.state, facts, 100.0, 60.0)
         self.schedule()
 
-    @precondition(lambda self: self.state.attempts)
+    @precondition(lambda self: self.state.attempts and not self.state.failover.open)
     @rule(data=st.data(), code=st.sampled_from(["GONE", "UNREACHABLE", "MISMATCH"]))
     def report_a_problem(self, data: st.DataObject, code: str) -> None:
         attempt = data.draw(st.sampled_from(list(self.state.attempts.values())))
