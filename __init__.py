@@ -22,22 +22,35 @@ if TYPE_CHECKING:
     from .client.dataset import distribute
     from .client.embedded import LocalCluster
     from .client.groundtruth import digest_of
+    from .client.in_situ import InSituSession
     from .client.keras_callbacks import keras_callbacks
-    from .client.position import Position
+    from .client.keras_in_situ import keras_in_situ
     from .client.reader import Reader
     from .client.torch_data import TorchDataset, TorchLoader
     from .client.tracking import InputState
     from .graph import cache_here, explain
+    from .proto.position import Position
+    from .recovery.failover import FailoverExtension, FailureInfo
+    from .recovery.in_situ import in_situ
+    from .recovery.policy import Backoff, RecoveryPolicy, RecoveryRule
+    from .recovery.strategy import FailoverStrategy
     from .timing import Timing
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ArrayIterator",
+    "Backoff",
+    "FailoverExtension",
+    "FailoverStrategy",
+    "FailureInfo",
+    "InSituSession",
     "InputState",
     "LocalCluster",
     "Position",
     "Reader",
+    "RecoveryPolicy",
+    "RecoveryRule",
     "Timing",
     "TorchDataset",
     "TorchLoader",
@@ -48,15 +61,24 @@ __all__ = [
     "distribute",
     "errors",
     "explain",
+    "in_situ",
     "keras_callbacks",
+    "keras_in_situ",
 ]
 
 _HOMES = {
     "ArrayIterator": "client.arrays",
+    "Backoff": "recovery.policy",
+    "InSituSession": "client.in_situ",
+    "FailoverExtension": "recovery.failover",
+    "FailoverStrategy": "recovery.strategy",
+    "FailureInfo": "recovery.failover",
     "InputState": "client.tracking",
     "LocalCluster": "client.embedded",
-    "Position": "client.position",
+    "Position": "proto.position",
     "Reader": "client.reader",
+    "RecoveryPolicy": "recovery.policy",
+    "RecoveryRule": "recovery.policy",
     "Timing": "timing",
     "TorchDataset": "client.torch_data",
     "TorchLoader": "client.torch_data",
@@ -65,7 +87,9 @@ _HOMES = {
     "digest_of": "client.groundtruth",
     "distribute": "client.dataset",
     "explain": "graph",
+    "in_situ": "recovery.in_situ",
     "keras_callbacks": "client.keras_callbacks",
+    "keras_in_situ": "client.keras_in_situ",
 }
 
 

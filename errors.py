@@ -5,8 +5,9 @@ what, and what to do. The command line turns a `PenstockError` into its one-line
 class's `exit_code`; a traceback on the terminal is therefore always a bug in penstock.
 
 Codes: 2 bad usage, 3 cannot reach or bind, 4 the pipeline cannot be shipped or failed,
-5 the data is not what it should be, 6 the journal cannot be trusted, 7 refused. Leaf module:
-imports nothing of penstock, so that every package may use it.
+5 the data is not what it should be, 6 the journal cannot be trusted, 7 refused, 75 (the system's
+"try again") the process is to be started again. Leaf module: imports nothing of penstock, so that
+every package may use it.
 """
 
 from __future__ import annotations
@@ -100,9 +101,29 @@ class FollowedError(RefusedError):
     """Another process has registered at this worker's address after this one."""
 
 
+class SeatTakenError(RefusedError):
+    """Another consumer of the group has this rank, and is alive."""
+
+
+class ResizedError(RefusedError):
+    """The group of consumers was resized: this one belongs to a former generation of it."""
+
+
 class ProtocolError(RefusedError):
     """Bytes on a stream are not a frame of this protocol, or of a version we speak."""
 
 
 class NotFoundError(RefusedError):
     """A dataset, job or worker of that id does not exist."""
+
+
+class InSituError(PenstockError):
+    """A training cannot go on in place: what it needs for that is gone or fails itself."""
+
+    exit_code = 4
+
+
+class RestartNeededError(InSituError):
+    """The training can go on, but not in this process: start it again at its last commit."""
+
+    exit_code = 75

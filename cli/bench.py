@@ -33,6 +33,7 @@ MODULES = (
     "cache",
     "shuffle",
     "diagnose",
+    "insitu",
     "scaling",
 )
 #: The cases of penstock.bench.speed.
@@ -93,16 +94,16 @@ def bench(
     [bold]control[/bold]: what a dispatcher can do for 10, 100 and 1,000 simulated workers.
 
     [bold]cache[/bold]: epochs computed, put into the workers' cache and got from it, beside a raw
-    sendfile and TensorFlow's own caches.
-    [bold]shuffle[/bold]: how well an epoch is mixed, and what a training makes of it.
-    [bold]diagnose[/bold]: megabytes of log that a diagnosis reads in a second.
-    [bold]scalars[/bold], [bold]vectors[/bold], [bold]images[/bold], [bold]batches[/bold],
-    [bold]jpeg[/bold], [bold]strings[/bold], [bold]ragged[/bold], [bold]tfrecord-raw[/bold]: how
-    fast a pipeline of such elements is read through stock tf.data service, through penstock and
-    without either, side by side, each in four ways (eager, batched, numpy, reduce). Names are
-    penstock/unix/batched/w1, stock/tcp/eager/w4, penstock/tcp/numpy/w2/c4 (four clients),
-    local/reduce; --only chooses among all of them. [bold]scaling[/bold]: an input that only
-    waits, on 1 to 16 workers.
+    sendfile and TensorFlow's own caches. [bold]shuffle[/bold]: how well an epoch is mixed, and what
+    a training makes of it. [bold]diagnose[/bold]: megabytes of log that a diagnosis reads in a
+    second. [bold]insitu[/bold]: what a guarded training step costs, and a recovery in place beside
+    a restart. [bold]scalars[/bold], [bold]vectors[/bold], [bold]images[/bold],
+    [bold]batches[/bold], [bold]jpeg[/bold], [bold]strings[/bold], [bold]ragged[/bold],
+    [bold]tfrecord-raw[/bold]: how fast a pipeline of such elements is read through stock tf.data
+    service, through penstock and without either, side by side, each in four ways (eager, batched,
+    numpy, reduce). Names are penstock/unix/batched/w1, stock/tcp/eager/w4, penstock/tcp/numpy/w2/c4
+    (four clients), local/reduce; --only chooses among all of them. [bold]scaling[/bold]: an input
+    that only waits, on 1 to 16 workers.
 
         penstock bench --case recovery --only jpeg/standby --only 'cheap/*'
         penstock bench --case images --only 'penstock/unix/*/w2' --only 'stock/tcp/*/w2'

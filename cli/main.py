@@ -17,7 +17,9 @@ from .dispatcher import dispatcher
 from .explain import explain_command
 from .faults import faults
 from .health import health
+from .incidents import incidents, repair
 from .journal import app as journal_app
+from .readmit import readmit
 from .soak import soak
 from .status import status
 from .worker import worker
@@ -45,12 +47,15 @@ app.command()(dispatcher)
 app.command()(worker)
 app.command()(status)
 app.command()(health)
+app.command()(readmit)
 app.command()(soak)
 app.command()(faults)
 app.command("explain")(explain_command)
 app.command("audit")(audit_command)
 app.command()(bench)
 app.command()(diagnose)
+app.command()(incidents)
+app.command()(repair)
 app.add_typer(journal_app, name="journal")
 app.add_typer(cache_app, name="cache")
 

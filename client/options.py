@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..proto.position import Consumer
 from ..proto.spec import numpy_dtype
+from ..recovery.extensions import find_extension
 from ..timing import Timing
 from .lanes import DEFAULT_MEMORY_LIMIT
 
@@ -41,7 +43,9 @@ class JobOptions:
     memory_limit: int = DEFAULT_MEMORY_LIMIT
     cache: str | None = None
     cache_dir: Path | None = None
+    failover_extension: str = ""
     timing: Timing = field(default_factory=Timing)
+    consumer: Consumer | None = None
 
 
 def default_block(
@@ -84,7 +88,9 @@ def checked_options(
     memory_limit: object = DEFAULT_MEMORY_LIMIT,
     cache: object = None,
     cache_dir: object = None,
+    failover_extension: object = None,
     timing: object = None,
+    consumer: object = None,
 ) -> JobOptions:
     """The options of a job, from arguments of whatever type.
 
@@ -113,7 +119,9 @@ def checked_options(
         memory_limit=memory,
         cache=None if cache is None else str(cache),
         cache_dir=_directory("cache_dir", cache_dir),
+        failover_extension=_extension(failover_extension),
         timing=timing or Timing(),
+        consumer=_consumer(consumer, job_name),
     )
 
 
@@ -126,6 +134,34 @@ def checked_flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise UsageError(f"{name} must be True or False, not {value!r}")
     return value
+
+
+def _extension(name: object) -> str:
+    """The name of a failover class, which must be there; the dispatcher makes the object."""
+    if name is None:
+        return ""
+    if not isinstance(name, str):
+        raise UsageError(f"failover_extension must be 'module::Class', or None, not {name!r}")
+    find_extension(name, "failover_extension")
+    return name
+
+
+def _consumer(value: object, job_name: str | None) -> Consumer | None:
+    if value is None:
+        return None
+    numbers = [
+        number.__index__()
+        for number in (value if isinstance(value, (tuple, list)) else ())
+        if hasattr(number, "__index__") and not isinstance(number, bool)
+    ]
+    if len(numbers) != 2 or not 0 <= numbers[0] < numbers[1] < 1 << 16:
+        raise UsageError(
+            "consumer must be (rank, world), two whole numbers with 0 <= rank < world, or None,"
+            f" not {value!r:.80}"
+        )
+    if job_name is None:
+        raise UsageError("consumer needs the job_name that all consumers share")
+    return Consumer(*numbers)
 
 
 def _directory(name: str, value: object) -> Path | None:

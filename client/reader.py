@@ -10,24 +10,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..proto.position import Position
 from .buffers import BufferPool
 from .events import EndOfEpoch
 from .options import checked_flag, checked_options
-from .position import Position
 from .positions import Positions, counting_of
-from .restoring import checked_consumed, checked_restore, completed
+from .restoring import checked_consumed, checked_restore, completed, shared_counting
 from .runs import LARGE_BYTES, empty_run, runs_of
 from .session import COMMITTED, Session
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Mapping
-    from types import TracebackType
 
     from ..proto.hashing import Digest
     from ..timing import Timing
-    from .engine import OpenedJob
     from .epoch import EpochReader
+    from .opened import OpenedJob
     from .options import JobOptions
     from .runs import Arrays
 
@@ -59,19 +58,21 @@ class Reader:
         ledger: directory that gets a record of every element, for `penstock audit`.
         attempts_max: failed productions of one split before the job fails.
         memory_limit: bytes that may be buffered, but for one chunk of each lane.
-        cache: see `distribute`.
-        cache_dir: see `distribute`.
+        cache, cache_dir, failover_extension: see `distribute`.
         element_spec: for a dataset only: the spec that it is expected to have.
         restore: where to go on: a `Position`, its text, or "committed" for the position of
             `job_name` that was committed last (or the job's next epoch, if none was).
         resumable: for a dataset only: `restore` may be called after `dataset()`, which then
             declares no cardinality.
+        consumer: (rank, world): `world` processes share the job `job_name`, this one reads the
+            lanes `l` with `l % world == rank`; see docs/elastic.md.
         timing: intervals and deadlines.
 
     Attributes:
         plan: the analysed dataset (`penstock.graph.Plan`); None when read by fingerprint.
         seed: the job's seed, where it is known before the job is opened.
-        epoch: the number, within the job, of the epoch that was begun last; None before.
+        epoch: the number, within the job, of the epoch that was begun last; None before, and when
+            it was restored.
         passes_over: a restored epoch of which nothing is left is followed by the next one at once.
         error: what ended the latest iteration, or None. tf.data shows it as text only.
 
@@ -99,9 +100,11 @@ class Reader:
         memory_limit: int = 256 << 20,
         cache: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
+        failover_extension: str | None = None,
         element_spec: Any = None,
         restore: Position | str | None = None,
         resumable: bool = False,
+        consumer: tuple[int, int] | None = None,
         timing: Timing | None = None,
     ) -> None:
         options = checked_options(
@@ -116,13 +119,16 @@ class Reader:
             memory_limit=memory_limit,
             cache=cache,
             cache_dir=cache_dir,
+            failover_extension=failover_extension,
             timing=timing,
+            consumer=consumer,
         )
         at = checked_restore(restore, options.job_name)
         self.error: BaseException | None = None
         self.epoch: int | None = None
         self._service = service
-        self._resumable = checked_flag("resumable", resumable) or at is not None
+        shared = options.consumer is not None
+        self._resumable = checked_flag("resumable", resumable) or at is not None or shared
         self._made_once = False
         self.passes_over = True
         self._analyse(dataset, completed(options, at), exact, strict, element_spec)
@@ -145,7 +151,8 @@ class Reader:
                 dataset, options, exact=exact, strict=strict, element_spec=element_spec
             )
         self._streams, self._options = streams, options
-        self._counting = counting_of(self.plan, dataset if self.plan is None else "")
+        counting = counting_of(self.plan, dataset if self.plan is None else "")
+        self._counting = shared_counting(counting, options, self._service, self.plan)
         self.seed = options.seed
 
     def _open(self, at: Position | str | None) -> Session:
@@ -269,8 +276,24 @@ class Reader:
             self._options = options
             raise
         self._session.close()
-        self._session, self._resumable = opened, True
+        self._session, self._resumable, self.epoch = opened, True, None
         self.seed = self._options.seed
+
+    @property
+    def resumable(self) -> bool:
+        """Whether it may be restored: no dataset was made that declares its number of elements."""
+        return self._resumable or not self._made_once
+
+    def record_skip(self, epoch: int, first: int, count: int, why: str) -> None:
+        """Has the ledger, if there is one, say that the trainer left elements out.
+
+        Args:
+            epoch: of the job.
+            first: number of the first one within the epoch.
+            count: how many.
+            why: in a line.
+        """
+        self._session.record_skip(epoch, first, count, why)
 
     def components(self, stream: int = 0) -> Any:
         """The types of a stream's dense components; connects if that is needed to know them."""
@@ -286,8 +309,7 @@ class Reader:
             yield from elements
             return
         for arrays in self.runs():
-            for index in range(len(arrays[0])):
-                yield tuple(array[index] for array in arrays)
+            yield from zip(*arrays, strict=True)
 
     def runs(
         self, stream: int = 0, *, idle: bool = False, large_bytes: int = LARGE_BYTES
@@ -307,7 +329,8 @@ class Reader:
             reader = session.read(stream)
             self.epoch = reader.epoch
             # Of a resumed epoch, what is too little to give anything is the former life's.
-            least = self._counting.least(stream) if reader.start and self.passes_over else 0
+            resumed = session.start().history.resumes(stream, reader.epoch)
+            least = self._counting.least(stream) if resumed and self.passes_over else 0
             kept: list[Arrays] = []
             nothing = empty_run(self.components(stream)) if idle else ()
             idle_s = self._options.timing.heartbeat_s if idle else None
@@ -348,6 +371,11 @@ class Reader:
         return self._session.origin
 
     @property
+    def cardinality(self) -> int:
+        """Elements of an iteration; negative if that is not known, or no number."""
+        return self._counting.cardinality
+
+    @property
     def replays(self) -> bool:
         """Whether an epoch that is resumed is read from its beginning."""
         return self._counting.rates is None
@@ -368,10 +396,5 @@ class Reader:
     def __enter__(self) -> Reader:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

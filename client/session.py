@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import logging
 import secrets
 import threading
@@ -14,14 +15,17 @@ import msgpack
 from ..errors import NotFoundError, RefusedError, UsageError
 from ..failpoints import failpoint
 from ..proto import control_pb2
+from ..proto.position import Position
+from ..proto.seats import GroupPosition
 from ..proto.spec import ComponentSpec
 from .control import Control, parse_service
-from .engine import Engine, OpenedJob
+from .engine import Engine
 from .epoch import EpochReader, StreamInfo
-from .ledger import Ledger
+from .ledger import Ledger, Life
+from .opened import OpenedJob
 from .options import DEFAULT_LANES, default_block
-from .position import Position
 from .positions import Counting, check_options, check_streams
+from .starts import Start
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 #: The position that was committed last, whatever it is.
 COMMITTED = "committed"
+#: A consumer waits for its seat a little longer than a silent former life of it may have it.
+_PATIENCE = 1.25
 
 
 class Session:
@@ -72,6 +78,7 @@ class Session:
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._control: Control | None = None
+        self._ledger: Ledger | None = None
         self._closed = False
         self._counting = counting or Counting("")
         self._committed = restore == COMMITTED
@@ -111,6 +118,8 @@ class Session:
         """Has a position journaled at the dispatcher; returns when it is."""
         text = str(position)
         control, job = self.start_control()
+        engine = self.start()
+        engine.committing(text, done=False)
         with self._lock:
             self._commits += 1
             sequence = self._commits
@@ -125,10 +134,17 @@ class Session:
                 position=text,
             )
         )
+        engine.committing(text, done=True)
+
+    def record_skip(self, epoch: int, first: int, count: int, why: str) -> None:
+        """Has the ledger, if there is one, say that the trainer left elements out."""
+        if self._ledger is not None:
+            self._ledger.skip(epoch, first, count, why)
 
     def start_control(self) -> tuple[Control, OpenedJob]:
         """The dispatcher, and the job, which is opened if it is not open."""
         engine = self.start()
+        engine.check()
         assert self._control is not None
         return self._control, engine.history.job
 
@@ -167,70 +183,173 @@ class Session:
 
     def _find_start(self, control: Control) -> None:
         """Asks for the committed position, if that is where to go on."""
-        text = control.committed(self._options.job_name or "") if self._committed else ""
+        if not self._committed or self._options.consumer is not None:
+            return  # a consumer learns it when it is seated
+        text = control.committed(self._options.job_name or "")
         if text:
             self.origin = Position.parse(text)
             check_options(self.origin, self._counting, self._options)
 
     def _open_job(self, control: Control, streams: tuple[StreamInfo, ...]) -> Engine:
-        options, client, start = self._options, secrets.token_hex(8), self.origin
-        lanes = options.lanes or (1 if options.ordered else DEFAULT_LANES)
-        block = options.block or min(
-            default_block(
-                stream.components,
-                mixed=lanes == 1 or stream.permuted,
-                blended=stream.blended,
-            )
-            for stream in streams
-        )
-        if start is not None:
-            check_streams(start, streams)
-            block, lanes = start.block, start.lanes
-        request = control_pb2.OpenJobRequest(
-            job_name=options.job_name or "",
-            client=client,
-            streams=[stream.fingerprint for stream in streams],
-            seed=options.seed if start is None else start.seed,
-            lanes=lanes,
-            block=block,
-            ordered=options.ordered,
-            attempts_max=options.attempts_max,
-            cache=options.cache or ("on" if any(s.cache_key for s in streams) else "off"),
-            rewind=[stream.epoch for stream in start.streams] if start is not None else [],
-        )
+        options, client, origin = self._options, secrets.token_hex(8), self.origin
+        if origin is not None:
+            check_streams(origin, streams)
+        request = open_request(options, streams, client, origin, committed=self._committed)
         failpoint("client.open_job.before_send")
-        reply = control.open_job(request)
+        if options.consumer is None:
+            reply = control.open_job(request)
+        else:
+            reply = control.open_seat(request, _PATIENCE * options.timing.client_timeout_s)
         failpoint("client.open_job.after_reply")
         logger.info("job %s, seed %d, %d lanes", reply.job, reply.seed, reply.lanes)
-        job = OpenedJob(
-            job=reply.job,
-            client=client,
-            term=reply.term,
-            seed=reply.seed,
-            lanes=reply.lanes,
-            block=reply.block,
-            ordered=options.ordered,
-            deterministic=options.deterministic,
-            next_epoch=tuple(reply.next_epoch),
-            streams=streams,
-        )
-        ledger = None
-        if options.ledger is not None:
-            ledger = Ledger(
-                options.ledger,
-                job=reply.job,
-                client=client,
-                seed=reply.seed,
-                streams=[stream.fingerprint for stream in streams],
-            )
+        job = opened_job(reply, options, client, streams)
+        start = Start(None if origin is None else origin.streams)
+        if job.consumer is not None:
+            try:
+                start = self._seated(reply, job, streams)
+            except BaseException:
+                control.close_client(job.job, client)
+                raise
+        self._ledger = _ledger(options, job, self._life(request, reply, job))
         return Engine(
             control,
             job,
-            ledger=ledger,
-            start=None if start is None else start.streams,
+            ledger=self._ledger,
+            start=start,
             memory_limit=options.memory_limit,
             timing=options.timing,
         )
+
+    def _life(
+        self,
+        request: control_pb2.OpenJobRequest,
+        reply: control_pb2.OpenJobReply,
+        job: OpenedJob,
+    ) -> Life:
+        return Life(
+            name=self._options.job_name or "",
+            arrival=(request.term, request.arrival),
+            start="" if self.origin is None else str(self.origin),
+            consumer=None if job.consumer is None else job.consumer.row(),
+            group_start=reply.group_position,
+            splits=tuple(stream.num_splits for stream in job.streams),
+            weights=tuple(stream.weights or () for stream in job.streams),
+            replayable=tuple(stream.replayable for stream in job.streams),
+            lanes=job.lanes,
+            block=job.block,
+            ordered=job.ordered,
+            deterministic=job.deterministic,
+        )
+
+    def _seated(
+        self, reply: control_pb2.OpenJobReply, job: OpenedJob, streams: Sequence[StreamInfo]
+    ) -> Start:
+        """Where one of several consumers goes on."""
+        group = GroupPosition.parse(reply.group_position) if reply.group_position else None
+        if group is not None:
+            check_options(
+                dataclasses.replace(group.base, consumer=job.consumer),
+                self._counting,
+                self._options,
+            )
+            check_streams(group.base, streams)
+        if self._committed and reply.position:
+            self.origin = Position.parse(reply.position)
+            check_options(self.origin, self._counting, self._options)
+            check_streams(self.origin, streams)
+        origin = None if self.origin is None else self.origin.streams
+        return Start(origin, job.consumer, group)
+
+
+def open_request(
+    options: JobOptions,
+    streams: Sequence[StreamInfo],
+    client: str,
+    origin: Position | None,
+    *,
+    committed: bool,
+) -> control_pb2.OpenJobRequest:
+    """What a client asks the dispatcher for.
+
+    Args:
+        options: how the job is consumed.
+        streams: what is read.
+        client: the client's incarnation.
+        origin: where it goes on, if it knows that.
+        committed: it goes on where the job was committed last.
+    """
+    lanes = options.lanes or (1 if options.ordered else DEFAULT_LANES)
+    block = options.block or min(
+        default_block(
+            stream.components,
+            mixed=lanes == 1 or stream.permuted,
+            blended=stream.blended,
+        )
+        for stream in streams
+    )
+    request = control_pb2.OpenJobRequest(
+        job_name=options.job_name or "",
+        client=client,
+        streams=[stream.fingerprint for stream in streams],
+        seed=options.seed if origin is None else origin.seed,
+        lanes=lanes if origin is None else origin.lanes,
+        block=block if origin is None else origin.block,
+        ordered=options.ordered,
+        attempts_max=options.attempts_max,
+        failover_extension=options.failover_extension,
+        cache=options.cache or ("on" if any(s.cache_key for s in streams) else "off"),
+        rewind=[stream.epoch for stream in origin.streams] if origin is not None else [],
+    )
+    consumer = options.consumer
+    if consumer is not None:
+        of = None if origin is None or committed else origin.consumer
+        request.consumer.CopyFrom(
+            control_pb2.Consumer(
+                rank=consumer.rank,
+                world=consumer.world,
+                restore=committed,
+                generation=0 if of is None else of.generation,
+            )
+        )
+    return request
+
+
+def opened_job(
+    reply: control_pb2.OpenJobReply,
+    options: JobOptions,
+    client: str,
+    streams: tuple[StreamInfo, ...],
+) -> OpenedJob:
+    """The job that the dispatcher has opened."""
+    consumer = options.consumer
+    if consumer is not None:
+        consumer = dataclasses.replace(consumer, generation=reply.generation)
+    return OpenedJob(
+        job=reply.job,
+        client=client,
+        term=reply.term,
+        seed=reply.seed,
+        lanes=reply.lanes,
+        block=reply.block,
+        ordered=options.ordered,
+        deterministic=options.deterministic,
+        next_epoch=tuple(reply.next_epoch),
+        streams=streams,
+        consumer=consumer,
+    )
+
+
+def _ledger(options: JobOptions, job: OpenedJob, life: Life) -> Ledger | None:
+    if options.ledger is None:
+        return None
+    return Ledger(
+        options.ledger,
+        job=job.job,
+        client=job.client,
+        seed=job.seed,
+        streams=[stream.fingerprint for stream in job.streams],
+        life=life,
+    )
 
 
 def _drop(engine: Engine) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from .fault_events import FailoverDecided, FaultRaised, JobFailoverSet, WorkerReadmitted
+
 
 @dataclass(frozen=True, slots=True)
 class TermStarted:
@@ -259,6 +261,33 @@ class EpochResumed:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupFormed:
+    """So many consumers share the lanes of a group from now on, beginning at `position`.
+
+    The jobs of its former generation are closed by it. `position` is empty for the very beginning.
+    """
+
+    group: str
+    generation: int
+    world: int
+    streams: tuple[str, ...]
+    seed: int
+    lanes: int
+    block: int
+    ordered: bool
+    position: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSeated:
+    """The job is that of one consumer of a group's present generation."""
+
+    job: str
+    group: str
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
 class CacheDecided:
     """Whether `auto` caches a dataset, and the sums of what was measured of its first splits."""
 
@@ -301,4 +330,10 @@ Event: TypeAlias = (
     | PositionCommitted
     | JobRewound
     | EpochResumed
+    | FaultRaised
+    | FailoverDecided
+    | WorkerReadmitted
+    | JobFailoverSet
+    | GroupFormed
+    | ConsumerSeated
 )

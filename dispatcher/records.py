@@ -154,6 +154,7 @@ class Job:
         position: what was committed last, as its client wrote it; empty: nothing.
         position_at: (epoch, elements) of it, for people.
         commits: the number of the client's last commit.
+        failover: the extension that its faults are put to; empty: the dispatcher's.
         failure: why the job cannot go on; empty while it can.
         epochs: open epochs by (stream, epoch).
     """
@@ -174,12 +175,39 @@ class Job:
     position: str = ""
     position_at: tuple[int, int] = (0, 0)
     commits: int = 0
+    failover: str = ""
     epochs: dict[tuple[int, int], Epoch] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
         """The job for people: id, and its name if it has one."""
         return f"{self.job} ({self.name!r})" if self.name else f"{self.job} (unnamed)"
+
+
+@dataclass(slots=True)
+class Group:
+    """Consumers that share lanes.
+
+    Attributes:
+        generation: how often it was formed; every other number of consumers is another one.
+        world: how many consumers it has.
+        streams: the datasets, as those of its jobs; so with the next ones.
+        position: the text of where the generation began; empty: at the very beginning.
+        jobs: the consumers' jobs, by rank; empty for one that never came.
+        former: the jobs of former generations, the latest last.
+    """
+
+    group: str
+    generation: int
+    world: int
+    streams: tuple[str, ...]
+    seed: int
+    lanes: int
+    block: int
+    ordered: bool
+    position: str
+    jobs: list[str] = field(default_factory=list)
+    former: tuple[str, ...] = ()
 
 
 def deal_epoch(job: Job, dataset: Dataset, epoch: Epoch) -> LaneBook:

@@ -6,62 +6,32 @@ Every reply, a refusal too, leaves only after everything that it rests on is dur
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
-import logging
 import secrets
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import grpc
+import time
+from typing import TYPE_CHECKING, Any
 
 from ..errors import NotFoundError, PenstockError, UsageError
 from ..failpoints import failpoint
 from ..proto import control_pb2, control_pb2_grpc
-from . import admission, caching, positions, progress
+from . import admission, caching, consumers, failover, positions, progress
 from .arrivals import Arrivals
 from .datasets import GRAPH_BYTES_MAX
 from .events import ClientLeft, JobClosed
-from .refusals import ask_again, refuse, supersede
+from .refusals import answering, ask_again, refuse, supersede
 from .status import picture
 from .views import Placements, gap_s, worker_view
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
 
     from .datasets import BlobStore
     from .engine import Engine
     from .records import Job
 
-    Reply = TypeVar("Reply")
-    Method = Callable[[Any, Any, Any], Awaitable[Reply]]
-
-logger = logging.getLogger(__name__)
-
 _PART_BYTES = 1 << 20
 #: A held call is answered after this part of its peer's timeout at the latest.
 _HOLD = 0.5
-
-
-def _answering(method: Method[Reply]) -> Method[Reply]:
-    """Lets the reply, or the refusal, of a call out once what it rests on is durable."""
-
-    @functools.wraps(method)
-    async def answer(self: ControlService, request: Any, context: Any) -> Reply:
-        try:
-            reply = await method(self, request, context)
-        except PenstockError as error:
-            await self.engine.durable()
-            await refuse(context, error)
-        except grpc.aio.AbortError:
-            raise
-        except Exception:
-            # A bug: the peer gets an error from gRPC and tries again; the log must say why.
-            logger.exception("%s of %s", method.__name__, context.peer())
-            raise
-        await self.engine.durable()
-        return reply
-
-    return answer
 
 
 class ControlService(control_pb2_grpc.ControlServicer):
@@ -82,7 +52,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
     # Datasets.
 
-    @_answering
+    @answering
     async def PutDataset(self, requests: Any, context: Any) -> control_pb2.PutDatasetReply:
         """Stores a graph: the file first, then the journal's word for it."""
         engine = self.engine
@@ -128,7 +98,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             failpoint("dispatcher.get_dataset.before_send")
             yield control_pb2.GetDatasetReply(part=graph[at : at + _PART_BYTES])
 
-    @_answering
+    @answering
     async def DescribeDataset(
         self, request: control_pb2.GetDatasetRequest, context: Any
     ) -> control_pb2.DatasetInfo:
@@ -157,7 +127,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
     # Clients.
 
-    @_answering
+    @answering
     async def AnnounceClient(
         self, request: control_pb2.AnnounceClientRequest, context: Any
     ) -> control_pb2.AnnounceClientReply:
@@ -167,21 +137,28 @@ class ControlService(control_pb2_grpc.ControlServicer):
             term=self.engine.state.term, arrival=self._arrivals.number()
         )
 
-    @_answering
+    @answering
     async def OpenJob(
         self, request: control_pb2.OpenJobRequest, context: Any
     ) -> control_pb2.OpenJobReply:
         """Creates or joins a job."""
         engine, state = self.engine, self.engine.state
         admission.check_version(request.protocol_version, "client")
+        await engine.deciding.prepare(request.failover_extension)
         if not self._arrivals.is_known(state.term, request):
             await ask_again(context)
+        asked = request
+        request = self._as_job(asked)
         self._arrivals.check(admission.find_job(state, request), request)
         failpoint("dispatcher.open_job.before_commit")
         engine.commit(admission.open_job(state, request, secrets.randbits(63)))
         job = admission.find_job(state, request)
         assert job is not None, "it was just opened"
         engine.commit(caching.job_events(job, request.cache))
+        engine.commit(failover.job_events(job, request.failover_extension))
+        group = state.groups.get(asked.job_name)
+        if group is not None:
+            engine.commit(consumers.seat_events(state, job, asked))
         self._arrivals.opened(job, request.arrival, state.jobs)
         engine.hear(job.job)
         await engine.durable()
@@ -193,9 +170,27 @@ class ControlService(control_pb2_grpc.ControlServicer):
             next_epoch=[stream.next_epoch for stream in job.streams],
             lanes=job.lanes,
             block=job.block,
+            generation=group.generation if group is not None else 0,
+            group_position=group.position if group is not None else "",
+            position=job.position if group is not None else "",
         )
 
-    @_answering
+    def _as_job(self, request: control_pb2.OpenJobRequest) -> control_pb2.OpenJobRequest:
+        """The request for a job; that of a consumer for its own, in a group that fits it."""
+        engine, state = self.engine, self.engine.state
+        if not request.HasField("consumer"):
+            consumers.check_plain(state, request)
+            return request
+        self._arrivals.check_resize(state.groups.get(request.job_name), request)
+        engine.commit(consumers.group_events(state, request, secrets.randbits(63)))
+        self._arrivals.resized(state.groups[request.job_name], request.arrival)
+        as_job = consumers.as_job(state, request)
+        job = admission.find_job(state, as_job)
+        broken_s = self._arrivals.broken_s(job, time.monotonic())
+        consumers.check_seat(job, request.client, broken_s, engine.timing)
+        return as_job
+
+    @answering
     async def SyncClient(
         self, request: control_pb2.SyncClientRequest, context: Any
     ) -> control_pb2.SyncClientReply:
@@ -206,6 +201,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         if self._is_overtaken(job, request):
             await supersede(context)
         engine.hear(job.job)
+        self._arrivals.came_back(job.job)
         failpoint("dispatcher.sync_client.before_commit")
         engine.commit(progress.client_events(engine.state, job, request, engine.reports.vain))
         engine.report_unreachable(
@@ -219,7 +215,11 @@ class ControlService(control_pb2_grpc.ControlServicer):
         await engine.settled()
         if request.term == engine.state.term:
             hold_s = min(request.hold_ms / 1000, _HOLD * engine.timing.client_timeout_s)
-            await engine.news.hold(job.job, request.seen_version, hold_s)
+            try:
+                await engine.news.hold(job.job, request.seen_version, hold_s)
+            except asyncio.CancelledError:
+                self._arrivals.broke_off(job.job, time.monotonic())
+                raise
         await engine.news.pace(job.job, gap_s(job))
         await engine.settled()
         job = admission.owned_job(engine.state, request.job, request.client, engine.endings)
@@ -241,7 +241,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             self._sequences = {at: seen for at, seen in self._sequences.items() if at in jobs}
         return False
 
-    @_answering
+    @answering
     async def CommitPosition(
         self, request: control_pb2.CommitPositionRequest, context: Any
     ) -> control_pb2.CommitPositionReply:
@@ -250,13 +250,14 @@ class ControlService(control_pb2_grpc.ControlServicer):
         admission.check_term(engine.state, request.term, engine.first_term)
         job = admission.owned_job(engine.state, request.job, request.client, engine.endings)
         engine.hear(job.job)
+        consumers.check_commit(engine.state, job, request.position)
         failpoint("dispatcher.commit_position.before_commit")
         engine.commit(positions.commit_events(job, request))
         await engine.durable()
         failpoint("dispatcher.commit_position.before_reply")
         return control_pb2.CommitPositionReply(term=engine.state.term)
 
-    @_answering
+    @answering
     async def GetPosition(
         self, request: control_pb2.GetPositionRequest, context: Any
     ) -> control_pb2.GetPositionReply:
@@ -267,7 +268,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             term=self.engine.state.term, position=texts[0] if texts else ""
         )
 
-    @_answering
+    @answering
     async def CloseClient(
         self, request: control_pb2.CloseClientRequest, context: Any
     ) -> control_pb2.CloseClientReply:
@@ -285,7 +286,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
     # Workers.
 
-    @_answering
+    @answering
     async def RegisterWorker(
         self, request: control_pb2.RegisterWorkerRequest, context: Any
     ) -> control_pb2.RegisterWorkerReply:
@@ -314,7 +315,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             heartbeat_ms=max(1, int(1000 * self._heartbeat_s())),
         )
 
-    @_answering
+    @answering
     async def SyncWorker(
         self, request: control_pb2.SyncWorkerRequest, context: Any
     ) -> control_pb2.SyncWorkerReply:
@@ -357,6 +358,16 @@ class ControlService(control_pb2_grpc.ControlServicer):
         return min(timing.heartbeat_s, timing.worker_timeout_s / 4)
 
     # Everybody.
+
+    @answering
+    async def ReadmitWorker(
+        self, request: control_pb2.ReadmitWorkerRequest, context: Any
+    ) -> control_pb2.ReadmitWorkerReply:
+        """Lets a retired worker work again."""
+        engine = self.engine
+        engine.commit(failover.readmission(engine.state, request.worker))
+        await engine.durable()
+        return control_pb2.ReadmitWorkerReply(term=engine.state.term)
 
     async def GetStatus(
         self, request: control_pb2.GetStatusRequest, context: Any

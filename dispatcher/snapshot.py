@@ -12,11 +12,15 @@ import msgpack
 import xxhash
 
 from ..errors import JournalCorruptError
+from .event_records import values
+from .failover import FailoverBook, Retired
+from .fault_events import FailoverDecided, FaultRaised
 from .records import (
     Attempt,
     CacheDecision,
     Dataset,
     Epoch,
+    Group,
     Job,
     LostWorker,
     Split,
@@ -30,10 +34,10 @@ from .validate import validate
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-VERSION = 4
-#: The versions that are read; 1 did not know who was replaced, worker or client, 2 no caches and 3
-#: no positions.
-_KNOWN = (1, 2, 3, 4)
+VERSION = 5
+#: The versions that are read; 1 did not know who was replaced, worker or client, 2 no caches, 3 no
+#: positions and 4 no faults and no groups of consumers.
+_KNOWN = (1, 2, 3, 4, 5)
 
 
 def digest(state: State) -> str:
@@ -57,6 +61,8 @@ def to_snapshot(state: State) -> bytes:
             for store, held in state.stores.items()
         ],
         "decisions": [_row(made, CacheDecision) for made in state.decisions.values()],
+        "failover": _failover_row(state.failover),
+        "groups": [_row(group, Group) for group in state.groups.values()],
     }
     packed: bytes = msgpack.packb(content)
     return packed
@@ -105,10 +111,41 @@ def _state(content: dict[str, Any]) -> State:
         state.stores[store] = {key: SplitSet.from_bytes(bits) for key, bits in held}
     for row in content.get("decisions", ()):
         state.decisions[row[0]] = CacheDecision(*row)
+    if "failover" in content:
+        state.failover = _failover(content["failover"])
+    for row in content.get("groups", ()):
+        group = Group(*row)
+        group.streams, group.former = tuple(group.streams), tuple(group.former)
+        state.groups[group.group] = group
     # A worker's attempts in ascending order is the order in which it got them.
     for number, attempt in sorted(state.attempts.items()):
         state.workers[attempt.worker].attempts[number] = None
     return state
+
+
+def _failover_row(book: FailoverBook) -> list[Any]:
+    return [
+        book.next_fault,
+        [[number, *values(fault)] for number, fault in book.open.items()],
+        [[values(fault), values(made)] for fault, made in book.decided.values()],
+        [
+            [job, [[*key, times] for key, times in spent.items()]]
+            for job, spent in book.spent.items()
+        ],
+        [[incarnation, *_row(who, Retired)] for incarnation, who in book.retired.items()],
+    ]
+
+
+def _failover(row: list[Any]) -> FailoverBook:
+    next_fault, still_open, decided, spent, retired = row
+    book = FailoverBook(next_fault)
+    book.open = {number: FaultRaised(*fault) for number, *fault in still_open}
+    for fault, made in decided:
+        book.decided[made[0]] = FaultRaised(*fault), FailoverDecided(*made)
+    for job, counts in spent:
+        book.spent[job] = {(strategy, of): times for strategy, of, times in counts}
+    book.retired = {incarnation: Retired(*who) for incarnation, *who in retired}
+    return book
 
 
 def _job_row(job: Job) -> list[Any]:
@@ -125,6 +162,7 @@ def _job(row: list[Any]) -> Job:
     row += [[]] if len(row) == former else []  # version 1
     row += ["off"] if len(row) == former + 1 else []  # version 2
     row += ["", (0, 0), 0] if len(row) == former + 2 else []  # version 3
+    row += [""] if len(row) == former + 5 else []  # version 4
     row[former], row[former + 3] = tuple(row[former]), tuple(row[former + 3])
     made = [Stream(dataset, at, over, tuple(last)) for dataset, at, over, last in streams]
     job = Job(**dict(zip(names, row, strict=True)), streams=made)

@@ -16,13 +16,14 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from . import caching, event_records, positions
+from . import caching, consumers, event_records, failover, positions
 from . import events as ev
 from .records import (
     Attempt,
     Dataset,
     Epoch,
     EpochKey,
+    Group,
     Job,
     LostWorker,
     Split,
@@ -62,6 +63,8 @@ class State:
         lost: the last lost workers by id, the oldest first.
         stores: by cache directory and cache key, the splits whose segments are there.
         decisions: by cache key, what `auto` does.
+        failover: faults, what was decided about them, and who is retired.
+        groups: of consumers that share lanes, by name.
     """
 
     def __init__(self) -> None:
@@ -76,6 +79,8 @@ class State:
         self.lost: dict[str, LostWorker] = {}
         self.stores: dict[str, dict[str, SplitSet]] = {}
         self.decisions: dict[str, CacheDecision] = {}
+        self.failover = failover.FailoverBook()
+        self.groups: dict[str, Group] = {}
 
     def apply(self, event: ev.Event) -> set[str]:
         """Carries an event out.
@@ -94,7 +99,7 @@ class State:
             case ev.AttemptFailed():
                 return self._fail_attempt(event)
             case ev.AttemptDropped(attempt):
-                return self._end_attempt(self._attempt(attempt))
+                return self.end_attempt(self._attempt(attempt))
             case ev.EpochStarted() | ev.EpochFinished() | ev.EpochAbandoned():
                 return self._apply_epoch(event)
             case ev.WorkerRegistered() | ev.WorkerLost() | ev.WorkerPromoted():
@@ -112,19 +117,23 @@ class State:
                 )
                 self.datasets[event.fingerprint] = Dataset(*event_records.values(event))
                 return set()
-            case _ if isinstance(event, caching.CacheEvent):
-                try:
-                    caching.apply(self, event)
-                except ValueError as error:
-                    raise InvalidEventError(str(error)) from error
-                return set()
-            case _ if isinstance(event, positions.PositionEvent):
-                try:
-                    return positions.apply(self, event)
-                except ValueError as error:
-                    raise InvalidEventError(str(error)) from error
             case _:
-                return self._apply_job(event)
+                try:
+                    return self._apply_other(event)
+                except ValueError as error:
+                    raise InvalidEventError(str(error)) from error
+
+    def _apply_other(self, event: ev.Event) -> set[str]:
+        if isinstance(event, caching.CacheEvent):
+            caching.apply(self, event)
+            return set()
+        if isinstance(event, positions.PositionEvent):
+            return positions.apply(self, event)
+        if isinstance(event, failover.FailoverEvent):
+            return failover.apply(self, event)
+        if isinstance(event, consumers.GroupEvent):
+            return set().union(*map(self._close_job, consumers.apply(self, event)))
+        return self._apply_job(event)
 
     def epoch(self, key: EpochKey) -> Epoch | None:
         """The open epoch of that name."""
@@ -155,27 +164,31 @@ class State:
                 return self._open_job(event)
             case ev.ClientJoined(job_id, client):
                 job = self._job(job_id)
-                touched = self._close_epochs(job)
+                touched = self.close_epochs(job)
                 if job.client and job.client != client:
                     job.former = (*job.former, job.client)[-FORMER_MAX:]
                     job.commits = 0
                 job.client, job.attached, job.failure = client, True, ""
             case ev.ClientLeft(job_id):
                 job = self._job(job_id)
-                touched = self._close_epochs(job)
+                touched = self.close_epochs(job)
                 job.attached = False
             case ev.JobFailed(job_id, reason):
                 job = self._job(job_id)
                 _require(bool(reason), f"job {job_id} fails without a reason")
-                touched = self._close_epochs(job)
+                touched = self.close_epochs(job)
                 job.failure = reason
             case ev.JobClosed(job_id):
-                job = self._job(job_id)
-                touched = self._close_epochs(job)
-                del self.jobs[job_id]
+                touched = self._close_job(self._job(job_id))
             case _:
                 raise InvalidEventError(f"{event!r} is not an event")
         return touched | {job_id}
+
+    def _close_job(self, job: Job) -> set[str]:
+        touched = self.close_epochs(job)
+        del self.jobs[job.job]
+        self.failover.spent.pop(job.job, None)
+        return touched | {job.job}
 
     def _open_job(self, event: ev.JobOpened) -> set[str]:
         number = _number(event.job, "j")
@@ -230,11 +243,12 @@ class State:
         touched = {job.job}
         epoch.book = None  # nobody asks for its order any more
         for split in list(epoch.running()):
-            touched |= self._end_attempt(self.attempts[epoch.splits[split].attempt])
+            touched |= self.end_attempt(self.attempts[epoch.splits[split].attempt])
         del job.epochs[epoch.stream, epoch.epoch]
         return touched
 
-    def _close_epochs(self, job: Job) -> set[str]:
+    def close_epochs(self, job: Job) -> set[str]:
+        """What a job has open is given up; a part of `apply`."""
         touched: set[str] = set()
         for epoch in list(job.epochs.values()):
             touched |= self._close_epoch(job, epoch)
@@ -269,7 +283,7 @@ class State:
             return set()
         touched = {event.worker}
         for number in list(worker.attempts):
-            touched |= self._end_attempt(self.attempts[number])
+            touched |= self.end_attempt(self.attempts[number])
         del self.workers[event.worker]
         self.lost[event.worker] = LostWorker(
             worker.worker, worker.incarnation, worker.address, worker.standby, event.reason
@@ -293,7 +307,7 @@ class State:
             raise InvalidEventError(f"split {event.split} has attempt {split.attempt}")
         if event.trial != split.failures + 1:
             raise InvalidEventError(f"trial {event.trial} of split {event.split}")
-        if worker is None or worker.standby:
+        if worker is None or not failover.takes_work(self, worker):
             raise InvalidEventError(f"worker {event.worker} takes no attempts")
         self.next_attempt = event.attempt + 1
         split.attempt = event.attempt
@@ -319,9 +333,10 @@ class State:
         split.failures += 1  # before the attempt ends: a split that failed is remembered
         if attempt.worker not in split.failed_on:
             split.failed_on += (attempt.worker,)
-        return self._end_attempt(attempt)
+        return self.end_attempt(attempt)
 
-    def _end_attempt(self, attempt: Attempt) -> set[str]:
+    def end_attempt(self, attempt: Attempt) -> set[str]:
+        """An attempt is over; a part of `apply`."""
         epoch = self._epoch(attempt)
         split = epoch.splits[attempt.split]
         split.attempt = 0
@@ -340,7 +355,7 @@ class State:
         if split is None:
             self._check_undelivered(epoch, event.split)
         elif split.attempt:
-            touched = self._end_attempt(self.attempts[split.attempt])
+            touched = self.end_attempt(self.attempts[split.attempt])
         epoch.splits.pop(event.split, None)
         epoch.delivered.add(event.split)
         epoch.count += event.count

@@ -64,7 +64,7 @@ class AnnounceClientReply(_message.Message):
     def __init__(self, term: _Optional[int] = ..., arrival: _Optional[int] = ...) -> None: ...
 
 class OpenJobRequest(_message.Message):
-    __slots__ = ("protocol_version", "job_name", "client", "streams", "seed", "lanes", "block", "ordered", "attempts_max", "term", "arrival", "cache", "rewind")
+    __slots__ = ("protocol_version", "job_name", "client", "streams", "seed", "lanes", "block", "ordered", "attempts_max", "term", "arrival", "cache", "rewind", "failover_extension", "consumer")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     JOB_NAME_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +78,8 @@ class OpenJobRequest(_message.Message):
     ARRIVAL_FIELD_NUMBER: _ClassVar[int]
     CACHE_FIELD_NUMBER: _ClassVar[int]
     REWIND_FIELD_NUMBER: _ClassVar[int]
+    FAILOVER_EXTENSION_FIELD_NUMBER: _ClassVar[int]
+    CONSUMER_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     job_name: str
     client: str
@@ -91,23 +93,43 @@ class OpenJobRequest(_message.Message):
     arrival: int
     cache: str
     rewind: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, protocol_version: _Optional[int] = ..., job_name: _Optional[str] = ..., client: _Optional[str] = ..., streams: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., lanes: _Optional[int] = ..., block: _Optional[int] = ..., ordered: _Optional[bool] = ..., attempts_max: _Optional[int] = ..., term: _Optional[int] = ..., arrival: _Optional[int] = ..., cache: _Optional[str] = ..., rewind: _Optional[_Iterable[int]] = ...) -> None: ...
+    failover_extension: str
+    consumer: Consumer
+    def __init__(self, protocol_version: _Optional[int] = ..., job_name: _Optional[str] = ..., client: _Optional[str] = ..., streams: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., lanes: _Optional[int] = ..., block: _Optional[int] = ..., ordered: _Optional[bool] = ..., attempts_max: _Optional[int] = ..., term: _Optional[int] = ..., arrival: _Optional[int] = ..., cache: _Optional[str] = ..., rewind: _Optional[_Iterable[int]] = ..., failover_extension: _Optional[str] = ..., consumer: _Optional[_Union[Consumer, _Mapping]] = ...) -> None: ...
+
+class Consumer(_message.Message):
+    __slots__ = ("rank", "world", "restore", "generation")
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    WORLD_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    rank: int
+    world: int
+    restore: bool
+    generation: int
+    def __init__(self, rank: _Optional[int] = ..., world: _Optional[int] = ..., restore: _Optional[bool] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class OpenJobReply(_message.Message):
-    __slots__ = ("term", "job", "seed", "next_epoch", "lanes", "block")
+    __slots__ = ("term", "job", "seed", "next_epoch", "lanes", "block", "generation", "group_position", "position")
     TERM_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     NEXT_EPOCH_FIELD_NUMBER: _ClassVar[int]
     LANES_FIELD_NUMBER: _ClassVar[int]
     BLOCK_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    GROUP_POSITION_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
     term: int
     job: str
     seed: int
     next_epoch: _containers.RepeatedScalarFieldContainer[int]
     lanes: int
     block: int
-    def __init__(self, term: _Optional[int] = ..., job: _Optional[str] = ..., seed: _Optional[int] = ..., next_epoch: _Optional[_Iterable[int]] = ..., lanes: _Optional[int] = ..., block: _Optional[int] = ...) -> None: ...
+    generation: int
+    group_position: str
+    position: str
+    def __init__(self, term: _Optional[int] = ..., job: _Optional[str] = ..., seed: _Optional[int] = ..., next_epoch: _Optional[_Iterable[int]] = ..., lanes: _Optional[int] = ..., block: _Optional[int] = ..., generation: _Optional[int] = ..., group_position: _Optional[str] = ..., position: _Optional[str] = ...) -> None: ...
 
 class Digest(_message.Message):
     __slots__ = ("count", "total", "chain")
@@ -444,6 +466,18 @@ class SyncWorkerReply(_message.Message):
     registered: bool
     attempts: _containers.RepeatedCompositeFieldContainer[AttemptSpec]
     def __init__(self, term: _Optional[int] = ..., version: _Optional[int] = ..., registered: _Optional[bool] = ..., attempts: _Optional[_Iterable[_Union[AttemptSpec, _Mapping]]] = ...) -> None: ...
+
+class ReadmitWorkerRequest(_message.Message):
+    __slots__ = ("worker",)
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    def __init__(self, worker: _Optional[str] = ...) -> None: ...
+
+class ReadmitWorkerReply(_message.Message):
+    __slots__ = ("term",)
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    def __init__(self, term: _Optional[int] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()

@@ -89,6 +89,11 @@ class ControlStub:
                 request_serializer=penstock_dot_proto_dot_control__pb2.SyncWorkerRequest.SerializeToString,
                 response_deserializer=penstock_dot_proto_dot_control__pb2.SyncWorkerReply.FromString,
                 _registered_method=True)
+        self.ReadmitWorker = channel.unary_unary(
+                '/penstock.v1.Control/ReadmitWorker',
+                request_serializer=penstock_dot_proto_dot_control__pb2.ReadmitWorkerRequest.SerializeToString,
+                response_deserializer=penstock_dot_proto_dot_control__pb2.ReadmitWorkerReply.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/penstock.v1.Control/GetStatus',
                 request_serializer=penstock_dot_proto_dot_control__pb2.GetStatusRequest.SerializeToString,
@@ -177,6 +182,13 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadmitWorker(self, request, context):
+        """A person's word that a retired worker may work again; durable before the reply.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """The whole picture for people and monitoring, as one JSON document (docs/operations.md).
         """
@@ -241,6 +253,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.SyncWorker,
                     request_deserializer=penstock_dot_proto_dot_control__pb2.SyncWorkerRequest.FromString,
                     response_serializer=penstock_dot_proto_dot_control__pb2.SyncWorkerReply.SerializeToString,
+            ),
+            'ReadmitWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadmitWorker,
+                    request_deserializer=penstock_dot_proto_dot_control__pb2.ReadmitWorkerRequest.FromString,
+                    response_serializer=penstock_dot_proto_dot_control__pb2.ReadmitWorkerReply.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -545,6 +562,33 @@ class Control:
             '/penstock.v1.Control/SyncWorker',
             penstock_dot_proto_dot_control__pb2.SyncWorkerRequest.SerializeToString,
             penstock_dot_proto_dot_control__pb2.SyncWorkerReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadmitWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.v1.Control/ReadmitWorker',
+            penstock_dot_proto_dot_control__pb2.ReadmitWorkerRequest.SerializeToString,
+            penstock_dot_proto_dot_control__pb2.ReadmitWorkerReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ProtocolError
-from .masking import mask_secrets
+from ..fingerprints import fingerprint
+from ..masking import mask_secrets
 from .result import Category, Diagnosis
 from .rules import ACTIONS, STRATEGIES
-from .templates import fingerprint
 
 if TYPE_CHECKING:
     from .prompt import Question

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import UsageError
-from .masking import mask_secrets
+from ..fingerprints import mask
+from ..masking import mask_secrets
 from .result import diagnosis_of
-from .templates import mask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,12 +11,13 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from ...errors import UsageError
+from ..fingerprints import fingerprint
 from .filters import Filter, parse_filter
 from .lines import cut
 from .regexes import accept
 from .rules import Rule, parse_rule
 from .screen import NOTABLE
-from .templates import Miner, fingerprint, to_pattern, to_phrase
+from .templates import Miner, to_pattern, to_phrase
 from .trial import try_out
 from .verdict import SPECIFIC, UNKNOWN
 

@@ -11,8 +11,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..masking import MASK, mask_secrets
 from .lines import cut
-from .masking import MASK, mask_secrets
 from .result import Category
 from .rules import ACTIONS
 

@@ -8,9 +8,10 @@ sizes are bounded: the least used template of a full group makes room.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass, field
+
+from ..fingerprints import mask
 
 ANY = "<*>"
 SIMILARITY = 0.6
@@ -18,15 +19,6 @@ GROUP_TEMPLATES_MAX = 32
 GROUPS_MAX = 4096
 WORDS_MAX = 60
 _PREFIX_WORDS = 2
-_MASKS = (
-    (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE), "<uuid>"),
-    (re.compile(r"\b\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?Z?"), "<time>"),
-    (re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b"), "<ip>"),
-    (re.compile(r"(?<![\w/.])/(?:[\w.+@=-]+/)*[\w.+@=-]+"), "<path>"),
-    (re.compile(r"\b(?:0x)?[0-9a-f]*\d[0-9a-f]{6,}\b", re.IGNORECASE), "<hex>"),
-    (re.compile(r"(?<![A-Za-z\d])[-+]?\d+(?:[.:,]\d+)*(?:e[-+]?\d+)?", re.IGNORECASE), "<n>"),
-    (re.compile(r"(?<=[A-Za-z_-])\d+"), "<n>"),
-)
 _KINDS = {
     "<n>": r"[-+]?\d[\d.:,e+-]*",
     "<hex>": r"[0-9A-Fa-fx]{1,80}",
@@ -42,18 +34,6 @@ _SAYS = re.compile(
     r"(?!\W*(?:rank|pid|error|fatal|critical|warn|warning|info|debug)\W*$)[a-z]{2}", re.IGNORECASE
 )
 PHRASE_WORDS_MAX = 24
-
-
-def mask(text: str) -> str:
-    """The line with what varies in it named by kind only."""
-    for pattern, name in _MASKS:
-        text = pattern.sub(name, text)
-    return text
-
-
-def fingerprint(text: str) -> str:
-    """16 hexadecimal digits that lines of the same masked text have in common."""
-    return hashlib.sha256(mask(text).encode()).hexdigest()[:16]
 
 
 @dataclass(slots=True)

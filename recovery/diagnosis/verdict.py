@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..fingerprints import fingerprint
 from ..strategy import FailoverStrategy
 from .result import Category, Diagnosis
-from .templates import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

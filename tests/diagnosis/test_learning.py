@@ -12,7 +12,8 @@ from penstock.cli.main import app
 from penstock.recovery.diagnosis import diagnose
 from penstock.recovery.diagnosis.entry import builtin_rules
 from penstock.recovery.diagnosis.filters import load_filters
-from penstock.recovery.diagnosis.templates import GROUPS_MAX, Miner, fingerprint, mask
+from penstock.recovery.diagnosis.templates import GROUPS_MAX, Miner
+from penstock.recovery.fingerprints import fingerprint, mask
 
 
 def test_lines_that_differ_in_values_are_one_template() -> None:

@@ -70,6 +70,8 @@ class Setup:
     #: Probability of a checkpoint after a piece.
     checkpoint: float
     journal_lost: bool
+    #: Weights of what is answered about faults; see `failover.ANSWERS`.
+    answers: tuple[int, ...]
 
     @property
     def patience_s(self) -> float:
@@ -138,6 +140,7 @@ def choose(rng: random.Random) -> Setup:
         hangs=rng.choice((0.0, 0.0, 0.0, 0.03)) if faulty else 0.0,
         checkpoint=rng.choice((0.0, 0.2, 0.7)),
         journal_lost=faulty and rng.random() < 0.02,
+        answers=rng.choice(((1, 0, 0, 0, 0), (1, 0, 0, 0, 0), (4, 3, 3, 1, 1), (1, 1, 1, 0, 0))),
     )
 
 

@@ -241,3 +241,17 @@ def test_an_epoch_that_was_resumed_lacks_nothing_but_what_the_former_life_had(
     short.finish(0, 3, builder.digest(), {7: 10})
     short.close()
     assert audit(tmp_path).lost == 1
+
+
+def test_what_the_trainer_skipped_is_told_and_is_no_loss(tmp_path: Path) -> None:
+    path = write(tmp_path, WHOLE, close=False)
+    ledger = Ledger(tmp_path, job="j1", client="c2", seed=3, streams=["f"])
+    ledger.skip(4, 48, 16, "ValueError: NaN")
+    ledger.close()
+    report = audit(tmp_path)
+    assert report.clean
+    (skip,) = report.skips
+    assert (skip.epoch, skip.first, skip.count, skip.why) == (4, 48, 16, "ValueError: NaN")
+    assert skip.file == "j1-c2.ledger" != path.name
+    _, printed = run(str(tmp_path))
+    assert "epoch 4, elements 48 to 63: ValueError: NaN" in printed.replace("\n", " ")

@@ -27,6 +27,7 @@ TENSORFLOW_FILES = {
     "client/eager.py",
     "client/groundtruth.py",
     "client/keras_callbacks.py",
+    "client/keras_in_situ.py",
     "client/tracking.py",
     "faults/data.py",
     "faults/trainer.py",

@@ -1,0 +1,186 @@
+"""`IncidentOperator`: a program waits for a person, who answers by `penstock repair`.
+
+Theory of operation. `ask` makes an incident, tells people of it (a log line and the configured
+webhook), serves its control socket until an answer can be carried out or the time is over, and says
+what was answered. It needs no terminal. Answers are checked by the core's `why_not`, values that
+are to be set against what the program registered; what is refused is said to whoever asked, and the
+program waits on. `settled` writes what the answer led to beside the report.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+from .alerts import Alert, Alerts, url_of
+from .decisions import why_not
+from .incidents import checked_root, conclude, create
+from .operator_socket import ControlSocket
+from .policy import Action
+from .reports import ANSWERS, VERSION, least_report_of, report_of, text_of
+from .settable import Change, apply_all, changes, checked_settable, shown
+
+if TYPE_CHECKING:
+    import os
+    from pathlib import Path
+
+    from .guard import Scene
+
+_logger = logging.getLogger("penstock.in_situ")
+_SET_MAX = 64
+_FLUSH_S = 5.0
+
+
+class IncidentOperator:
+    """Asks a person; see `guard.Operator`.
+
+    Args:
+        root: where incidents are made; True for the default place.
+        settable: what may be set, by name.
+        alerts: who is told; by default the log, and the webhook of `PENSTOCK_ALERT_URL`.
+
+    Raises:
+        UsageError: an argument is not accepted.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | bool,
+        *,
+        settable: dict[str, Any] | None = None,
+        alerts: Alerts | None = None,
+    ) -> None:
+        self._root = checked_root(root)
+        self._settable = checked_settable(settable)
+        self._alerts = alerts or Alerts(url_of(None))
+        self._directory: Path | None = None
+        self._outcome: dict[str, Any] = {}
+        self._socket: ControlSocket | None = None
+        self._set: tuple[int, list[Change]] = (-1, [])
+
+    def ask(self, error: BaseException, scene: Scene) -> Action | None:
+        """Waits for an answer that can be carried out; None if there was none in time."""
+        identity, directory = self._incident(error, scene)
+        timeout_s = scene.policy.operator_timeout_s
+        self._alert(
+            f"step {scene.fault.step} failed and waits {timeout_s:g} s for `penstock repair"
+            f" {identity}`, then: {scene.policy.operator_default.value}",
+            directory,
+            needs_operator=True,
+        )
+        chosen: list[Action] = []
+
+        def answer(request: dict[str, Any]) -> dict[str, Any]:
+            try:
+                action = self._answered(request, scene)
+            except UsageError as refusal:
+                _logger.warning("an answer to incident %s was refused: %s", identity, refusal)
+                return {"error": str(refusal)}
+            chosen.append(action)
+            return {"done": True, "action": action.value, "set": request.get("set") or {}}
+
+        began_s = time.monotonic()
+        with ControlSocket(directory) as self._socket:
+            self._socket.serve(answer, began_s + timeout_s)
+        self._socket = None
+        self._directory = directory
+        self._outcome = {
+            "action": chosen[0].value if chosen else scene.policy.operator_default.value,
+            "by": "operator" if chosen else "default",
+            "waited_s": round(time.monotonic() - began_s, 3),
+            "result": "",
+        }
+        conclude(directory, self._outcome)
+        return chosen[0] if chosen else None
+
+    def tell(self, error: BaseException, scene: Scene, action: Action) -> None:
+        """The training ends because of this: keeps a report, and tells people."""
+        if self._directory is None:
+            _, self._directory = self._incident(error, scene)
+            self._outcome = {"action": action.value, "by": "policy"}
+        what = "restarts" if action is Action.RESTART else "ends"
+        self._alert(f"step {scene.fault.step} failed and the training {what}", self._directory)
+        conclude(self._directory, {**self._outcome, "result": f"the training {what}"})
+        self._directory = None
+        self._alerts.flush(_FLUSH_S)
+
+    def settled(self, *, succeeded: bool) -> None:
+        """What the answer led to."""
+        if self._directory is not None:
+            result = "the training went on" if succeeded else "the step failed again"
+            conclude(self._directory, {**self._outcome, "result": result})
+            self._directory = None
+
+    def repeat(self, step: int) -> None:
+        """Sets again what was set in answers to faults of this step: its state was restored.
+
+        Raises:
+            UsageError: the program's object refuses it now.
+        """
+        if self._set[0] == step:
+            apply_all(self._set[1])
+
+    def close(self) -> None:
+        """Ends a wait, from another thread, as if its time were over."""
+        socket = self._socket
+        if socket is not None:
+            socket.wake()
+
+    def _incident(self, error: BaseException, scene: Scene) -> tuple[str, Path]:
+        try:
+            report = report_of(error, scene, shown(self._settable))
+        except Exception as failure:  # values of the program may do anything when looked at
+            _logger.exception("the report of step %d cannot be made", scene.fault.step)
+            report = least_report_of(scene, failure)
+        return create(self._root, report, text_of)
+
+    def _alert(self, summary: str, directory: Path, *, needs_operator: bool = False) -> None:
+        text = f"report in {directory}/report.txt"
+        self._alerts.send(Alert(summary, text, needs_operator=needs_operator))
+
+    def _answered(self, request: dict[str, Any], scene: Scene) -> Action:
+        """The action that a request asks for; what it sets is set.
+
+        Raises:
+            UsageError: it asks for what cannot be.
+        """
+        unknown = set(request) - {"version", "do", "set"}
+        if unknown or request.get("version") != VERSION:
+            raise UsageError(f"not a request of version {VERSION}: {sorted(request)!r:.80}")
+        wanted = request.get("set") or {}
+        if not isinstance(wanted, dict) or len(wanted) > _SET_MAX:
+            raise UsageError(f"set must be an object of at most {_SET_MAX} names")
+        try:
+            action = Action(request.get("do"))
+        except ValueError:
+            action = Action.WAIT
+        if action not in ANSWERS:
+            names = ", ".join(one.value for one in ANSWERS)
+            raise UsageError(f"do must be one of {names}, not {request.get('do')!r:.40}")
+        refusal = why_not(action, scene.fault.stage, scene.means)
+        if refusal:
+            raise UsageError(f"no {action.value} now: {refusal}")
+        todo = changes(self._settable, wanted)
+        apply_all(todo)
+        step, before = self._set
+        self._set = (scene.fault.step, [*(before if step == scene.fault.step else []), *todo])
+        return action
+
+
+def operator_for(
+    incidents: str | os.PathLike[str] | bool | None, settable: dict[str, Any] | None
+) -> IncidentOperator | None:
+    """Who is asked, if a program names a place for incidents.
+
+    Raises:
+        UsageError: an argument is not accepted, or `settable` without `incidents`.
+    """
+    if incidents is None or incidents is False:
+        if settable is not None:
+            raise UsageError(
+                "settable is for an operator: it needs incidents=, a directory or True"
+            )
+        return None
+    return IncidentOperator(incidents, settable=settable)
