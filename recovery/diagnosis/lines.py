@@ -19,9 +19,11 @@ _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 _VOLATILE = re.compile(r"\d[\d:.,/T-]{4,}\d")
 #: Who logs so means that he goes on. NCCL calls its errors warnings; so do not believe that one.
 _SOFT = re.compile(
+    r"(?<!NCCL )(?<![=.\w])(?-i:INFO)(?=[\]|: \t-])|(?<![A-Za-z])(?-i:I)\d{4} \d\d:|"
+    r": (?-i:I) tensorflow/|"
     r"(?<!NCCL )\bWARN(?:ING)?\b|(?<![A-Za-z])W\d{4} \d\d:|\[W\d{3,}|"
     r"\b(?:retry(?:ing)?(?: in| after|\.\.\.| \(?\d| attempt)|will (?:retry|be retried)|"
-    r"falling back|reconnecting|ignor(?:ed|ing)|skipping|recovered)\b|\"level\": ?\"warn",
+    r"falling back|reconnecting|ignor(?:ed|ing)|skipping|recovered)\b|\"level\": ?\"(?:warn|info)",
     re.IGNORECASE,
 )
 _SECOND_FRACTION = 9
@@ -62,7 +64,7 @@ def when(text: str) -> str | None:
 
 
 def is_soft(text: str) -> bool:
-    """Whether the line says that its writer goes on: a warning, a retry."""
+    """Whether the line says that its writer goes on: news, a warning, a retry."""
     return _SOFT.search(text) is not None
 
 

@@ -80,6 +80,32 @@ def test_a_warning_does_not_win_over_an_error() -> None:
     assert diagnose(lines).root_cause == "ValueError"
 
 
+def test_news_do_not_win_over_an_error() -> None:
+    for news in (
+        "2026-11-25 03:30:11.000121: I tensorflow/core/x.cc:405] status: OUT_OF_RANGE: End",
+        "I1125 03:30:11.117 rendezvous.cc:88] Connection refused",
+        "2026-11-25 03:30:11 INFO agent: Connection refused",
+        '{"level": "info", "msg": "Connection refused"}',
+    ):
+        assert diagnose([news, "ValueError: bad"]).root_cause == "ValueError", news
+    hint = "RuntimeError: CUDA error: bad launch (run with NCCL_DEBUG=INFO for details)"
+    assert diagnose([hint, "ValueError: bad"]).root_cause == "CUDAError"
+
+
+def test_an_exception_that_no_rule_knows_is_told_by_what_its_name_says() -> None:
+    for name, root_cause in (
+        ("acme.PeerUnreachableError", "ConnectionError"),
+        ("acme.BlobReadError", "S3StorageError"),
+        ("acme.ForbiddenException", "PermissionError"),
+        ("acme.BadConfigError", "ConfigError"),
+        ("acme.ChecksumMismatchError", "CorruptRecord"),
+        ("acme.StrangeError", "UnhandledException"),
+    ):
+        assert diagnose(["Traceback (most recent call last):", f"{name}: x"]).root_cause == (
+            root_cause
+        )
+
+
 def test_source_lines_in_a_traceback_are_no_errors() -> None:
     assert diagnose([TRACEBACK.format("TypeError: x")]).root_cause == "TypeError"
 
