@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .client.keras_callbacks import keras_callbacks
     from .client.keras_in_situ import keras_in_situ
     from .client.position import Position
+    from .client.ranks import RankArbiter
     from .client.reader import Reader
     from .client.torch_data import TorchDataset, TorchLoader
     from .client.tracking import InputState
@@ -43,6 +44,7 @@ __all__ = [
     "InputState",
     "LocalCluster",
     "Position",
+    "RankArbiter",
     "Reader",
     "RecoveryPolicy",
     "RecoveryRule",
@@ -68,6 +70,7 @@ _HOMES = {
     "InputState": "client.tracking",
     "LocalCluster": "client.embedded",
     "Position": "client.position",
+    "RankArbiter": "client.ranks",
     "Reader": "client.reader",
     "RecoveryPolicy": "recovery.policy",
     "RecoveryRule": "recovery.policy",

@@ -259,6 +259,18 @@ class EpochResumed:
 
 
 @dataclass(frozen=True, slots=True)
+class StepRuled:
+    """What all ranks of a training do about a failed step, and which of them proposed it."""
+
+    group: str
+    step: int
+    round: int
+    action: str
+    rank: int
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
 class CacheDecided:
     """Whether `auto` caches a dataset, and the sums of what was measured of its first splits."""
 
@@ -301,4 +313,5 @@ Event: TypeAlias = (
     | PositionCommitted
     | JobRewound
     | EpochResumed
+    | StepRuled
 )

@@ -17,7 +17,7 @@ import grpc
 from ..errors import NotFoundError, PenstockError, UsageError
 from ..failpoints import failpoint
 from ..proto import control_pb2, control_pb2_grpc
-from . import admission, caching, positions, progress
+from . import admission, arbitration, caching, positions, progress
 from .arrivals import Arrivals
 from .datasets import GRAPH_BYTES_MAX
 from .events import ClientLeft, JobClosed
@@ -79,6 +79,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         self._sequences: dict[str, tuple[str, int]] = {}
         self._arrivals = Arrivals()
         self._placements = Placements()
+        self._votes = arbitration.Votes()
 
     # Datasets.
 
@@ -265,6 +266,30 @@ class ControlService(control_pb2_grpc.ControlServicer):
         texts = [job.position for job in jobs if job.name and job.name == request.job_name]
         return control_pb2.GetPositionReply(
             term=self.engine.state.term, position=texts[0] if texts else ""
+        )
+
+    @_answering
+    async def RuleStep(
+        self, request: control_pb2.RuleStepRequest, context: Any
+    ) -> control_pb2.RuleStepReply:
+        """Rules what all ranks do about a failed step."""
+        engine = self.engine
+        arbitration.check(request)
+        if arbitration.found(engine.state, request) is None:
+            ruled = self._votes.add(request) if request.action else None
+            if ruled is None:
+                ruled = await self._votes.wait(request)
+            if ruled is not None:
+                engine.commit([ruled])
+        made = arbitration.found(engine.state, request)
+        await engine.durable()
+        if made is None:
+            return control_pb2.RuleStepReply(term=engine.state.term)
+        return control_pb2.RuleStepReply(
+            term=engine.state.term,
+            action=made.action.value,
+            rank=made.rank,
+            fingerprint=made.fingerprint,
         )
 
     @_answering

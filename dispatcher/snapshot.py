@@ -30,10 +30,10 @@ from .validate import validate
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-VERSION = 4
-#: The versions that are read; 1 did not know who was replaced, worker or client, 2 no caches and 3
-#: no positions.
-_KNOWN = (1, 2, 3, 4)
+VERSION = 5
+#: The versions that are read; 1 did not know who was replaced, worker or client, 2 no caches, 3 no
+#: positions and 4 no rulings.
+_KNOWN = (1, 2, 3, 4, 5)
 
 
 def digest(state: State) -> str:
@@ -57,6 +57,10 @@ def to_snapshot(state: State) -> bytes:
             for store, held in state.stores.items()
         ],
         "decisions": [_row(made, CacheDecision) for made in state.decisions.values()],
+        "rulings": [
+            [group, [[*key, *ruling] for key, ruling in rulings.items()]]
+            for group, rulings in state.rulings.items()
+        ],
     }
     packed: bytes = msgpack.packb(content)
     return packed
@@ -105,6 +109,11 @@ def _state(content: dict[str, Any]) -> State:
         state.stores[store] = {key: SplitSet.from_bytes(bits) for key, bits in held}
     for row in content.get("decisions", ()):
         state.decisions[row[0]] = CacheDecision(*row)
+    for group, rows in content.get("rulings", ()):
+        state.rulings[group] = {
+            (step, round): (action, rank, fingerprint)
+            for step, round, action, rank, fingerprint in rows
+        }
     # A worker's attempts in ascending order is the order in which it got them.
     for number, attempt in sorted(state.attempts.items()):
         state.workers[attempt.worker].attempts[number] = None

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from . import caching, event_records, positions
+from . import arbitration, caching, event_records, positions
 from . import events as ev
 from .records import (
     Attempt,
@@ -62,6 +62,7 @@ class State:
         lost: the last lost workers by id, the oldest first.
         stores: by cache directory and cache key, the splits whose segments are there.
         decisions: by cache key, what `auto` does.
+        rulings: by group, (action, rank, fingerprint) of each (step, round) that was ruled.
     """
 
     def __init__(self) -> None:
@@ -76,6 +77,7 @@ class State:
         self.lost: dict[str, LostWorker] = {}
         self.stores: dict[str, dict[str, SplitSet]] = {}
         self.decisions: dict[str, CacheDecision] = {}
+        self.rulings: dict[str, dict[tuple[int, int], tuple[str, int, str]]] = {}
 
     def apply(self, event: ev.Event) -> set[str]:
         """Carries an event out.
@@ -118,8 +120,10 @@ class State:
                 except ValueError as error:
                     raise InvalidEventError(str(error)) from error
                 return set()
-            case _ if isinstance(event, positions.PositionEvent):
+            case _ if isinstance(event, (positions.PositionEvent, ev.StepRuled)):
                 try:
+                    if isinstance(event, ev.StepRuled):
+                        return arbitration.apply(self, event)
                     return positions.apply(self, event)
                 except ValueError as error:
                     raise InvalidEventError(str(error)) from error

@@ -67,6 +67,10 @@ GOLDEN: dict[str, tuple[ev.Event, list[Any]]] = {
         ev.EpochResumed("j1", 0, 4, b"\x05", 10, 11),
         ["j1", 0, 4, b"\x05", 10, 11],
     ),
+    "StepRuled": (
+        ev.StepRuled("run-7", 50, 1, "skip", 3, "00ff"),
+        ["run-7", 50, 1, "skip", 3, "00ff"],
+    ),
 }
 
 
