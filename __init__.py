@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .client.in_situ import InSituSession
     from .client.keras_callbacks import keras_callbacks
     from .client.keras_in_situ import keras_in_situ
+    from .client.ranks import RankArbiter
     from .client.reader import Reader
     from .client.torch_data import TorchDataset, TorchLoader
     from .client.tracking import InputState
@@ -48,6 +49,7 @@ __all__ = [
     "InputState",
     "LocalCluster",
     "Position",
+    "RankArbiter",
     "Reader",
     "RecoveryPolicy",
     "RecoveryRule",
@@ -76,6 +78,7 @@ _HOMES = {
     "InputState": "client.tracking",
     "LocalCluster": "client.embedded",
     "Position": "proto.position",
+    "RankArbiter": "client.ranks",
     "Reader": "client.reader",
     "RecoveryPolicy": "recovery.policy",
     "RecoveryRule": "recovery.policy",

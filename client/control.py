@@ -242,6 +242,13 @@ class Control:
         )
         return reply.position
 
+    def rule_step(self, request: control_pb2.RuleStepRequest) -> control_pb2.RuleStepReply:
+        """Asks what all ranks do about a failed step; held until that is ruled, for a while."""
+        reply: control_pb2.RuleStepReply = self._call(
+            lambda stub, timeout_s: stub.RuleStep(request, timeout=timeout_s)
+        )
+        return reply
+
     def close_client(self, job: str, client: str) -> None:
         """Tells the dispatcher that this client is done; tried once, for a short time."""
         request = control_pb2.CloseClientRequest(job=job, client=client)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from ..proto.position import Position
+    from ..recovery.arbitration import Arbiter
     from ..recovery.policy import RecoveryPolicy
 
 
@@ -136,6 +137,7 @@ class InSituSession(Session):
         incidents: a directory in which an operator finds what waits for an answer; True for the
             default one, None if nobody is to be asked.
         settable: what an operator may set, by name: `{"config": config}`.
+        arbiter: a `RankArbiter`, for a training on several ranks; None if there is one.
 
     Raises:
         UsageError: an argument is not accepted.
@@ -154,6 +156,7 @@ class InSituSession(Session):
         quarantine: str | os.PathLike[str] | None = None,
         incidents: str | os.PathLike[str] | bool | None = None,
         settable: dict[str, Any] | None = None,
+        arbiter: Arbiter | None = None,
     ) -> None:
         super().__init__(
             _source(batches, reader, checked_consumed("batch", batch, 1)),
@@ -163,6 +166,7 @@ class InSituSession(Session):
             rewind=rewind,
             quarantine=quarantine,
             operator=operator_for(incidents, settable),
+            arbiter=arbiter,
         )
 
 

@@ -288,6 +288,18 @@ class ConsumerSeated:
 
 
 @dataclass(frozen=True, slots=True)
+class StepRuled:
+    """What all ranks of a training do about a failed step, and which of them proposed it."""
+
+    group: str
+    step: int
+    round: int
+    action: str
+    rank: int
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
 class CacheDecided:
     """Whether `auto` caches a dataset, and the sums of what was measured of its first splits."""
 
@@ -336,4 +348,5 @@ Event: TypeAlias = (
     | JobFailoverSet
     | GroupFormed
     | ConsumerSeated
+    | StepRuled
 )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import NotFoundError, PenstockError, UsageError
 from ..failpoints import failpoint
 from ..proto import control_pb2, control_pb2_grpc
-from . import admission, caching, consumers, failover, positions, progress
+from . import admission, arbitration, caching, consumers, failover, positions, progress
 from .arrivals import Arrivals
 from .datasets import GRAPH_BYTES_MAX
 from .events import ClientLeft, JobClosed
@@ -49,6 +49,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         self._sequences: dict[str, tuple[str, int]] = {}
         self._arrivals = Arrivals()
         self._placements = Placements()
+        self._votes = arbitration.Votes()
 
     # Datasets.
 
@@ -267,6 +268,13 @@ class ControlService(control_pb2_grpc.ControlServicer):
         return control_pb2.GetPositionReply(
             term=self.engine.state.term, position=texts[0] if texts else ""
         )
+
+    @answering
+    async def RuleStep(
+        self, request: control_pb2.RuleStepRequest, context: Any
+    ) -> control_pb2.RuleStepReply:
+        """Rules what all ranks do about a failed step."""
+        return await arbitration.rule(self.engine, self._votes, request)
 
     @answering
     async def CloseClient(

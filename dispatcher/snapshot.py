@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 VERSION = 5
 #: The versions that are read; 1 did not know who was replaced, worker or client, 2 no caches, 3 no
-#: positions and 4 no faults and no groups of consumers.
+#: positions and 4 neither faults nor groups of consumers nor rulings.
 _KNOWN = (1, 2, 3, 4, 5)
 
 
@@ -63,6 +63,10 @@ def to_snapshot(state: State) -> bytes:
         "decisions": [_row(made, CacheDecision) for made in state.decisions.values()],
         "failover": _failover_row(state.failover),
         "groups": [_row(group, Group) for group in state.groups.values()],
+        "rulings": [
+            [group, [[*key, *ruling] for key, ruling in rulings.items()]]
+            for group, rulings in state.rulings.items()
+        ],
     }
     packed: bytes = msgpack.packb(content)
     return packed
@@ -117,6 +121,11 @@ def _state(content: dict[str, Any]) -> State:
         group = Group(*row)
         group.streams, group.former = tuple(group.streams), tuple(group.former)
         state.groups[group.group] = group
+    for group, rows in content.get("rulings", ()):
+        state.rulings[group] = {
+            (step, round): (action, rank, fingerprint)
+            for step, round, action, rank, fingerprint in rows
+        }
     # A worker's attempts in ascending order is the order in which it got them.
     for number, attempt in sorted(state.attempts.items()):
         state.workers[attempt.worker].attempts[number] = None

@@ -13,10 +13,9 @@ split without an attempt that was never failed is not held at all.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
-from . import caching, consumers, event_records, failover, positions
+from . import arbitration, caching, consumers, event_records, failover, positions, workers
 from . import events as ev
 from .records import (
     Attempt,
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
     from .records import CacheDecision
     from .splitset import SplitSet
 
-#: How many lost workers are remembered.
-LOST_MAX = 32
 #: How many replaced clients of a job are remembered.
 FORMER_MAX = 8
 _MASK = (1 << 64) - 1
@@ -65,6 +62,7 @@ class State:
         decisions: by cache key, what `auto` does.
         failover: faults, what was decided about them, and who is retired.
         groups: of consumers that share lanes, by name.
+        rulings: by group, (action, rank, fingerprint) of each (step, round) that was ruled.
     """
 
     def __init__(self) -> None:
@@ -81,6 +79,7 @@ class State:
         self.decisions: dict[str, CacheDecision] = {}
         self.failover = failover.FailoverBook()
         self.groups: dict[str, Group] = {}
+        self.rulings: dict[str, dict[tuple[int, int], tuple[str, int, str]]] = {}
 
     def apply(self, event: ev.Event) -> set[str]:
         """Carries an event out.
@@ -102,8 +101,6 @@ class State:
                 return self.end_attempt(self._attempt(attempt))
             case ev.EpochStarted() | ev.EpochFinished() | ev.EpochAbandoned():
                 return self._apply_epoch(event)
-            case ev.WorkerRegistered() | ev.WorkerLost() | ev.WorkerPromoted():
-                return self._apply_worker(event)
             case ev.TermStarted(term):
                 _require(term > self.term, f"term {term} does not follow {self.term}")
                 self.term = term
@@ -124,6 +121,8 @@ class State:
                     raise InvalidEventError(str(error)) from error
 
     def _apply_other(self, event: ev.Event) -> set[str]:
+        if isinstance(event, workers.WorkerEvent):
+            return workers.apply(self, event)
         if isinstance(event, caching.CacheEvent):
             caching.apply(self, event)
             return set()
@@ -131,6 +130,8 @@ class State:
             return positions.apply(self, event)
         if isinstance(event, failover.FailoverEvent):
             return failover.apply(self, event)
+        if isinstance(event, ev.StepRuled):
+            return arbitration.apply(self, event)
         if isinstance(event, consumers.GroupEvent):
             return set().union(*map(self._close_job, consumers.apply(self, event)))
         return self._apply_job(event)
@@ -191,7 +192,7 @@ class State:
         return touched | {job.job}
 
     def _open_job(self, event: ev.JobOpened) -> set[str]:
-        number = _number(event.job, "j")
+        number = workers.number_of(event.job, "j")
         _require(number >= self.next_job, f"job {event.job} is not new")
         _require(event.lanes >= 1 and event.block >= 1, f"job {event.job} has no lanes")
         unknown = [stream for stream in event.streams if stream not in self.datasets]
@@ -252,44 +253,6 @@ class State:
         touched: set[str] = set()
         for epoch in list(job.epochs.values()):
             touched |= self._close_epoch(job, epoch)
-        return touched
-
-    # Workers.
-
-    def _apply_worker(
-        self, event: ev.WorkerRegistered | ev.WorkerLost | ev.WorkerPromoted
-    ) -> set[str]:
-        if isinstance(event, ev.WorkerRegistered):
-            number = _number(event.worker, "w")
-            known = number >= self.next_worker or event.worker in self.lost
-            _require(known, f"worker {event.worker} is neither new nor lost")
-            _require(event.slots >= 1, f"worker {event.worker} has no slots")
-            self.next_worker = max(self.next_worker, number + 1)
-            self.lost.pop(event.worker, None)
-            for lost in self.lost.values():
-                if lost.address == event.address:
-                    self.lost[lost.worker] = dataclasses.replace(lost, replaced=True)
-            self.workers[event.worker] = Worker(*event_records.values(event))
-            return {event.worker}
-        worker = self.workers.get(event.worker)
-        if worker is None:
-            raise InvalidEventError(f"worker {event.worker} is not registered")
-        if isinstance(event, ev.WorkerPromoted):
-            _require(worker.standby, f"worker {event.worker} is no standby")
-            worker.standby = False
-            vacant = [lost for lost in self.lost.values() if not lost.standby and not lost.replaced]
-            for lost in vacant[:1]:
-                self.lost[lost.worker] = dataclasses.replace(lost, replaced=True)
-            return set()
-        touched = {event.worker}
-        for number in list(worker.attempts):
-            touched |= self.end_attempt(self.attempts[number])
-        del self.workers[event.worker]
-        self.lost[event.worker] = LostWorker(
-            worker.worker, worker.incarnation, worker.address, worker.standby, event.reason
-        )
-        while len(self.lost) > LOST_MAX:
-            del self.lost[next(iter(self.lost))]
         return touched
 
     # Attempts and splits.
@@ -386,13 +349,6 @@ class State:
         if attempt is None:
             raise InvalidEventError(f"attempt {number} is not running")
         return attempt
-
-
-def _number(identifier: str, prefix: str) -> int:
-    digits = identifier.removeprefix(prefix)
-    if not identifier.startswith(prefix) or not digits.isdecimal():
-        raise InvalidEventError(f"{identifier!r} is not an id {prefix}1, {prefix}2, …")
-    return int(digits)
 
 
 def _require(condition: bool, text: str) -> None:

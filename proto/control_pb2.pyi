@@ -271,6 +271,42 @@ class CommitPositionReply(_message.Message):
     term: int
     def __init__(self, term: _Optional[int] = ...) -> None: ...
 
+class RuleStepRequest(_message.Message):
+    __slots__ = ("group", "rank", "ranks", "step", "round", "action", "fingerprint", "alone", "vote_ms", "hold_ms")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    RANKS_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    ALONE_FIELD_NUMBER: _ClassVar[int]
+    VOTE_MS_FIELD_NUMBER: _ClassVar[int]
+    HOLD_MS_FIELD_NUMBER: _ClassVar[int]
+    group: str
+    rank: int
+    ranks: int
+    step: int
+    round: int
+    action: str
+    fingerprint: str
+    alone: bool
+    vote_ms: int
+    hold_ms: int
+    def __init__(self, group: _Optional[str] = ..., rank: _Optional[int] = ..., ranks: _Optional[int] = ..., step: _Optional[int] = ..., round: _Optional[int] = ..., action: _Optional[str] = ..., fingerprint: _Optional[str] = ..., alone: _Optional[bool] = ..., vote_ms: _Optional[int] = ..., hold_ms: _Optional[int] = ...) -> None: ...
+
+class RuleStepReply(_message.Message):
+    __slots__ = ("term", "action", "rank", "fingerprint")
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    action: str
+    rank: int
+    fingerprint: str
+    def __init__(self, term: _Optional[int] = ..., action: _Optional[str] = ..., rank: _Optional[int] = ..., fingerprint: _Optional[str] = ...) -> None: ...
+
 class GetPositionRequest(_message.Message):
     __slots__ = ("job_name",)
     JOB_NAME_FIELD_NUMBER: _ClassVar[int]

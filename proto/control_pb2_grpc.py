@@ -74,6 +74,11 @@ class ControlStub:
                 request_serializer=penstock_dot_proto_dot_control__pb2.GetPositionRequest.SerializeToString,
                 response_deserializer=penstock_dot_proto_dot_control__pb2.GetPositionReply.FromString,
                 _registered_method=True)
+        self.RuleStep = channel.unary_unary(
+                '/penstock.v1.Control/RuleStep',
+                request_serializer=penstock_dot_proto_dot_control__pb2.RuleStepRequest.SerializeToString,
+                response_deserializer=penstock_dot_proto_dot_control__pb2.RuleStepReply.FromString,
+                _registered_method=True)
         self.CloseClient = channel.unary_unary(
                 '/penstock.v1.Control/CloseClient',
                 request_serializer=penstock_dot_proto_dot_control__pb2.CloseClientRequest.SerializeToString,
@@ -161,6 +166,14 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RuleStep(self, request, context):
+        """One decision for all ranks about a failed step: held until it is made or `hold_ms` has passed,
+        then asked again. Durable before the reply. Repeating is free.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CloseClient(self, request, context):
         """The client is done: frees what it held; an unnamed job ends with it.
         """
@@ -238,6 +251,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.GetPosition,
                     request_deserializer=penstock_dot_proto_dot_control__pb2.GetPositionRequest.FromString,
                     response_serializer=penstock_dot_proto_dot_control__pb2.GetPositionReply.SerializeToString,
+            ),
+            'RuleStep': grpc.unary_unary_rpc_method_handler(
+                    servicer.RuleStep,
+                    request_deserializer=penstock_dot_proto_dot_control__pb2.RuleStepRequest.FromString,
+                    response_serializer=penstock_dot_proto_dot_control__pb2.RuleStepReply.SerializeToString,
             ),
             'CloseClient': grpc.unary_unary_rpc_method_handler(
                     servicer.CloseClient,
@@ -481,6 +499,33 @@ class Control:
             '/penstock.v1.Control/GetPosition',
             penstock_dot_proto_dot_control__pb2.GetPositionRequest.SerializeToString,
             penstock_dot_proto_dot_control__pb2.GetPositionReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RuleStep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.v1.Control/RuleStep',
+            penstock_dot_proto_dot_control__pb2.RuleStepRequest.SerializeToString,
+            penstock_dot_proto_dot_control__pb2.RuleStepReply.FromString,
             options,
             channel_credentials,
             insecure,

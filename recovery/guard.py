@@ -15,12 +15,14 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .decisions import Decision, Fault, Handled, Means, Stage, decide, timed_out
+from .decisions import Decision, Fault, Handled, Means, Stage, decide, timed_out, why_not
 from .policy import Action, RecoveryPolicy
 from .tracebacks import fingerprint_of, summary_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from .arbitration import Arbiter, Ruling
 
 _logger = logging.getLogger("penstock.in_situ")
 
@@ -74,6 +76,7 @@ class Guard:
         policy: what the user wants.
         operator: who can be asked; None for nobody.
         draw: gives numbers from [0, 1), for the jitter of pauses.
+        arbiter: rules for all ranks; None if there is one.
 
     Attributes:
         policy: the policy.
@@ -85,11 +88,15 @@ class Guard:
         policy: RecoveryPolicy | None = None,
         operator: Operator | None = None,
         draw: random.Random | None = None,
+        arbiter: Arbiter | None = None,
     ) -> None:
         self.policy = policy or RecoveryPolicy()
         self.history: list[Handled] = []
         self._operator = operator
         self._draw = draw or random.Random()
+        self._arbiter = arbiter
+        #: What was ruled about each step that failed, how often.
+        self._rounds: dict[int, int] = {}
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._asked = False
@@ -137,7 +144,10 @@ class Guard:
             self.history.append(Handled(step, fault.fingerprint, decision.rule, decision.action))
         _tell(fault, decision)
         scene = Scene(fault, means, past, position, batch, self.policy, decision.reason)
-        if decision.action is Action.WAIT:
+        if self._arbiter is not None:
+            decision = self._ruled(self._arbiter, decision, error, scene)
+            _tell(fault, decision)
+        elif decision.action is Action.WAIT:
             decision = self._wait(error, scene)
             _tell(fault, decision)
         if decision.pause_s > 0:
@@ -167,6 +177,32 @@ class Guard:
         self._closing.set()
         if self._operator is not None:
             self._operator.close()
+
+    def _ruled(
+        self, arbiter: Arbiter, own: Decision, error: BaseException, scene: Scene
+    ) -> Decision:
+        """What all ranks do, given what this one would."""
+        fault = scene.fault
+        step, round, fingerprint = fault.step, self._rounds.get(fault.step, 0), fault.fingerprint
+        self._rounds[step] = round + 1
+        ruling: Ruling | None = arbiter.rule(step, round, fingerprint, own.action)
+        if ruling is not None and ruling.action is Action.WAIT:
+            self._rounds[step] = round + 2
+            if ruling.rank == arbiter.rank:
+                answered = self._wait(error, scene).action
+                ruling = arbiter.answer(step, round + 1, fingerprint, answered)
+            else:
+                _logger.warning("step %d: rank %d waits for an operator", step, ruling.rank)
+                timeout_s = self.policy.operator_timeout_s
+                ruling = arbiter.await_answer(step, round + 1, timeout_s)
+        if ruling is None:
+            return Decision(Action.ABORT, -1, 0.0, "no answer of the rank that asks an operator")
+        refusal = why_not(ruling.action, fault.stage, scene.means)
+        reason = f"ruled for all ranks, proposed by rank {ruling.rank}"
+        if refusal:
+            reason = f"{reason}: {ruling.action.value}, but {refusal}"
+            return Decision(Action.ABORT, -1, 0.0, reason)
+        return Decision(ruling.action, -1, own.pause_s, reason)
 
     def _wait(self, error: BaseException, scene: Scene) -> Decision:
         assert self._operator is not None, "nobody could be asked, and it was not decided to"

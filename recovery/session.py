@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
+    from .arbitration import Arbiter
     from .guard import Operator
     from .sources import Source
 
@@ -63,6 +64,7 @@ class Session:
         rewind: sets the model to what it was at the last `commit()` of this session.
         quarantine: a directory for batches that are skipped; None keeps none.
         operator: who can be asked while the program waits; None for nobody.
+        arbiter: rules for all ranks of the training; None if there is one.
 
     Raises:
         UsageError: an argument is not accepted.
@@ -78,6 +80,7 @@ class Session:
         rewind: Callable[[], None] | None = None,
         quarantine: str | os.PathLike[str] | None = None,
         operator: Operator | None = None,
+        arbiter: Arbiter | None = None,
     ) -> None:
         if (snapshot is None) != (restore is None):
             raise UsageError("snapshot and restore belong together: give both or neither")
@@ -87,7 +90,7 @@ class Session:
         if policy is not None and not isinstance(policy, RecoveryPolicy):
             raise UsageError(f"policy must be a RecoveryPolicy, not {policy!r:.80}")
         self._source: Source = source_of(batches)
-        self._guard = Guard(policy, operator)
+        self._guard = Guard(policy, operator, arbiter=arbiter)
         self._snapshot, self._restore, self._rewind = snapshot, restore, rewind
         self._quarantine = None if quarantine is None else Quarantine(quarantine)
         self._hashing = self._source.replays and self._guard.policy.has(Action.REFETCH)

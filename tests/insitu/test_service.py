@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +207,22 @@ def test_fit_fetches_a_batch_again_and_goes_on_into_the_next_epoch(cluster: Loca
         np.testing.assert_array_equal(mine, theirs)
     assert recovery.report().actions == {"refetch": 2}
     dataset.penstock.close()
+
+
+def test_two_ranks_do_the_same_about_a_step(cluster: LocalCluster) -> None:
+    def train(rank: int, action: str) -> list[int]:
+        rules = (RecoveryRule(ValueError, action),)
+        with penstock.RankArbiter(cluster, "run-1", rank=rank, ranks=2, vote_s=30) as arbiter:
+            session = InSituSession(range(6), RecoveryPolicy(rules), arbiter=arbiter)
+            trained = []
+            for step in session.steps():
+                for attempt in step.attempts():
+                    with attempt:
+                        if step.number == 3:
+                            raise ValueError("the collective is broken")
+                        trained.append(step.batch)
+            return trained
+
+    with ThreadPoolExecutor(2) as pool:
+        ranks = [pool.submit(train, *each) for each in ((0, "retry"), (1, "skip"))]
+        assert [rank.result(60) for rank in ranks] == [[0, 1, 2, 4, 5]] * 2

@@ -85,6 +85,10 @@ GOLDEN: dict[str, tuple[ev.Event, list[Any]]] = {
         ["train", 2, 3, ["00ff"], 7, 16, 8, False, "penstock-group.1.x"],
     ),
     "ConsumerSeated": (ev.ConsumerSeated("j1", "train", 2), ["j1", "train", 2]),
+    "StepRuled": (
+        ev.StepRuled("run-7", 50, 1, "skip", 3, "00ff"),
+        ["run-7", 50, 1, "skip", 3, "00ff"],
+    ),
 }
 
 
