@@ -18,6 +18,7 @@ from .explain import explain_command
 from .faults import faults
 from .health import health
 from .journal import app as journal_app
+from .quarantine import app as quarantine_app
 from .readmit import readmit
 from .soak import soak
 from .status import status
@@ -55,6 +56,7 @@ app.command()(bench)
 app.command()(diagnose)
 app.add_typer(journal_app, name="journal")
 app.add_typer(cache_app, name="cache")
+app.add_typer(quarantine_app, name="quarantine")
 
 
 def _version(value: bool) -> None:

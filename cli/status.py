@@ -71,6 +71,10 @@ def _print(picture: dict[str, Any], console: Console) -> None:
     console.print(jobs)
     if picture["cache"]["stores"]:
         _print_cache(picture["cache"], console)
+    for job in picture["jobs"]:
+        if job["bad_elements"]["elements"]:
+            count = len(job["bad_elements"]["elements"])
+            console.print(f"job {job['id']} leaves out {count} bad elements (penstock quarantine)")
     _print_failover(picture["failover"], console)
     for text in picture["waiting"]:
         console.print(f"[yellow]waiting:[/yellow] {text}")

@@ -58,7 +58,7 @@ class Reader:
         memory_limit: bytes that may be buffered, but for one chunk of each lane.
         cache: see `distribute`.
         cache_dir: see `distribute`.
-        failover_extension: see `distribute`.
+        failover_extension, on_bad_element, max_bad: see `distribute`.
         element_spec: for a dataset only: the spec that it is expected to have.
         restore: where to go on: a `Position`, its text, or "committed" for the position of
             `job_name` that was committed last (or the job's next epoch, if none was).
@@ -98,6 +98,8 @@ class Reader:
         cache: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         failover_extension: str | None = None,
+        on_bad_element: str = "fail",
+        max_bad: int = 10,
         element_spec: Any = None,
         restore: Position | str | None = None,
         resumable: bool = False,
@@ -116,6 +118,8 @@ class Reader:
             cache=cache,
             cache_dir=cache_dir,
             failover_extension=failover_extension,
+            on_bad_element=on_bad_element,
+            max_bad=max_bad,
             timing=timing,
         )
         at = checked_restore(restore, options.job_name)

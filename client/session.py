@@ -24,7 +24,7 @@ from .position import Position
 from .positions import Counting, check_options, check_streams
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ..proto.hashing import Digest
     from .options import JobOptions
@@ -175,14 +175,7 @@ class Session:
     def _open_job(self, control: Control, streams: tuple[StreamInfo, ...]) -> Engine:
         options, client, start = self._options, secrets.token_hex(8), self.origin
         lanes = options.lanes or (1 if options.ordered else DEFAULT_LANES)
-        block = options.block or min(
-            default_block(
-                stream.components,
-                mixed=lanes == 1 or stream.permuted,
-                blended=stream.blended,
-            )
-            for stream in streams
-        )
+        block = options.block or _default_block(streams, lanes)
         if start is not None:
             check_streams(start, streams)
             block, lanes = start.block, start.lanes
@@ -196,6 +189,8 @@ class Session:
             ordered=options.ordered,
             attempts_max=options.attempts_max,
             failover_extension=options.failover_extension,
+            on_bad_element=options.on_bad_element,
+            max_bad=options.max_bad if options.on_bad_element != "fail" else 0,
             cache=options.cache or ("on" if any(s.cache_key for s in streams) else "off"),
             rewind=[stream.epoch for stream in start.streams] if start is not None else [],
         )
@@ -238,6 +233,16 @@ def _drop(engine: Engine) -> None:
     """A session was collected without having been closed."""
     atexit.unregister(engine.close)
     engine.close_soon()
+
+
+def _default_block(streams: Iterable[StreamInfo], lanes: int) -> int:
+    """Elements of a block where the user said nothing: what suits all streams."""
+    return min(
+        default_block(
+            stream.components, mixed=lanes == 1 or stream.permuted, blended=stream.blended
+        )
+        for stream in streams
+    )
 
 
 def _resolve(control: Control, streams: Sequence[StreamInfo] | str) -> tuple[StreamInfo, ...]:

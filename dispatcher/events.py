@@ -10,7 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from .fault_events import FailoverDecided, FaultRaised, JobFailoverSet, WorkerReadmitted
+from .fault_events import (
+    ElementRetried,
+    ElementSkipped,
+    FailoverDecided,
+    FaultRaised,
+    JobFailoverSet,
+    JobPolicySet,
+    WorkerReadmitted,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,4 +315,7 @@ Event: TypeAlias = (
     | FailoverDecided
     | WorkerReadmitted
     | JobFailoverSet
+    | JobPolicySet
+    | ElementSkipped
+    | ElementRetried
 )

@@ -13,6 +13,8 @@ from .splitset import SplitSet
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .quarantine import BadElement
+
 #: (job, stream, epoch)
 EpochKey = tuple[str, int, int]
 #: A running attempt is what was assigned, for as long as it runs.
@@ -79,11 +81,13 @@ class Split:
         attempt: number of the running attempt, 0 if there is none.
         failures: failed productions in this epoch.
         failed_on: workers that could not produce it, each once, the first one first.
+        named: the elements that were named exactly by these failures.
     """
 
     attempt: int = 0
     failures: int = 0
     failed_on: tuple[str, ...] = ()
+    named: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -156,6 +160,9 @@ class Job:
         commits: the number of the client's last commit.
         failover: the extension that its faults are put to; empty: the dispatcher's.
         failure: why the job cannot go on; empty while it can.
+        on_bad: what is done about bad elements; see `quarantine`.
+        max_bad: how many an epoch of a stream may lose.
+        bad: those that are left out, by (stream, epoch, split) and number.
         epochs: open epochs by (stream, epoch).
     """
 
@@ -176,6 +183,9 @@ class Job:
     position_at: tuple[int, int] = (0, 0)
     commits: int = 0
     failover: str = ""
+    on_bad: str = "fail"
+    max_bad: int = 0
+    bad: dict[tuple[int, int, int], dict[int, BadElement]] = field(default_factory=dict)
     epochs: dict[tuple[int, int], Epoch] = field(default_factory=dict)
 
     @property

@@ -17,7 +17,7 @@ import grpc
 from ..errors import NotFoundError, PenstockError, UsageError
 from ..failpoints import failpoint
 from ..proto import control_pb2, control_pb2_grpc
-from . import admission, caching, failover, positions, progress
+from . import admission, caching, failover, positions, progress, quarantine
 from .arrivals import Arrivals
 from .datasets import GRAPH_BYTES_MAX
 from .events import ClientLeft, JobClosed
@@ -184,6 +184,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         assert job is not None, "it was just opened"
         engine.commit(caching.job_events(job, request.cache))
         engine.commit(failover.job_events(job, request.failover_extension))
+        engine.commit(quarantine.job_events(job, request))
         self._arrivals.opened(job, request.arrival, state.jobs)
         engine.hear(job.job)
         await engine.durable()
@@ -226,7 +227,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         await engine.settled()
         job = admission.owned_job(engine.state, request.job, request.client, engine.endings)
         version = engine.news.version(job.job)
-        notices = engine.notices.of(job.job)
+        notices = engine.notices.of(job.job) + quarantine.notice(job)
         reply = self._placements.client_view(engine.state, job, version, notices)
         await engine.durable()
         failpoint("dispatcher.sync_client.before_reply")
@@ -367,8 +368,16 @@ class ControlService(control_pb2_grpc.ControlServicer):
         """Lets a retired worker work again."""
         engine = self.engine
         engine.commit(failover.readmission(engine.state, request.worker))
-        await engine.durable()
         return control_pb2.ReadmitWorkerReply(term=engine.state.term)
+
+    @_answering
+    async def RetryElement(
+        self, request: control_pb2.RetryElementRequest, context: Any
+    ) -> control_pb2.RetryElementReply:
+        """Has an element made that was left out, should its split be made again."""
+        engine = self.engine
+        engine.commit(quarantine.retry_events(engine.state, request))
+        return control_pb2.RetryElementReply(term=engine.state.term)
 
     async def GetStatus(
         self, request: control_pb2.GetStatusRequest, context: Any

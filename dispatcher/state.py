@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from . import caching, event_records, failover, positions
+from . import caching, event_records, failover, positions, quarantine
 from . import events as ev
 from .records import (
     Attempt,
@@ -128,6 +128,8 @@ class State:
             return positions.apply(self, event)
         if isinstance(event, failover.FailoverEvent):
             return failover.apply(self, event)
+        if isinstance(event, quarantine.QuarantineEvent):
+            return quarantine.apply(self, event)
         return self._apply_job(event)
 
     def epoch(self, key: EpochKey) -> Epoch | None:

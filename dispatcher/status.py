@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from . import quarantine
 from .reports import Progress, Totals
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def _job(engine: Engine, job: Job) -> dict[str, Any]:
         "cached_attempts": totals.cached_attempts,
         "avoided_workers": sorted(engine.reachability.avoided.get(job.job, ())),
         "failover_extension": job.failover or None,
+        "bad_elements": quarantine.picture(job),
         "failure": job.failure or None,
     }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..proto import control_pb2
 from .caching import mode_of
+from .quarantine import left_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +42,7 @@ def worker_view(state: State, worker: Worker, version: int) -> control_pb2.SyncW
                 seed=job.seed,
                 trial=attempt.trial,
                 cache=mode_of(state, job, attempt.stream),
+                bad=left_out(job, (attempt.stream, attempt.epoch, attempt.split)),
             )
         )
     return control_pb2.SyncWorkerReply(

@@ -272,6 +272,7 @@ class Agent:
                     restored=held.restored,
                     recomputed=held.recomputed,
                     waiting=held.waiting,
+                    element=held.element,
                 )
                 for held in self._attempts.held()
             ],
@@ -312,6 +313,7 @@ class Agent:
                 seed=spec.seed,
                 trial=spec.trial,
                 cache=spec.cache or "off",
+                bad=tuple(spec.bad),
             )
             for spec in reply.attempts
         )

@@ -48,8 +48,8 @@ class Sink(Protocol):
     def end(self, run: int, digest: Digest) -> None:
         """Everything is made."""
 
-    def fail(self, run: int, code: str, detail: str) -> None:
-        """It cannot be made."""
+    def fail(self, run: int, code: str, detail: str, element: int | None = None) -> None:
+        """It cannot be made; `element` raised, if that is known exactly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +172,10 @@ class Producers:
                 logger.info("%s: stopped", assignment)
             else:
                 logger.warning("%s: failed: %s", assignment, error)
-                code = error.code if isinstance(error, AttemptError) else PIPELINE
-                sink.fail(run, code, str(error))
+                if isinstance(error, AttemptError):
+                    sink.fail(run, error.code, str(error), error.element)
+                else:
+                    sink.fail(run, PIPELINE, str(error))
         else:
             if digest is None:
                 logger.info("%s: stopped", assignment)

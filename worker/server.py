@@ -247,6 +247,8 @@ class Worker:
 
     def _produce(self, assignment: Assignment, outlet: Outlet) -> Digest | None:
         stream, rate, cost = self._streams.get(assignment.dataset)
+        if assignment.bad:  # what is left out is of this job alone: not for caches or checkpoints
+            return self._run_attempt(stream, assignment, outlet.put, rate, outlet.stopped)
         make = functools.partial(self._recorder, self._keeper, cost, outlet, assignment)
         if self._cache is not None and stream.cache is not None and assignment.cache != "off":
             return self._run_cached(self._cache, stream, assignment, outlet, rate, make)
