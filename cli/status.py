@@ -120,6 +120,7 @@ def _print_cache(cache: dict[str, Any], console: Console) -> None:
 def _state_of(worker: dict[str, Any]) -> str:
     """The state in words: why it was lost, and what it would come back as."""
     if worker["state"] != "lost":
-        return str(worker["state"])
+        limited = f", limited: {worker['limited']}" if worker["limited"] else ""
+        return f"{worker['state']}{limited}"
     place = ", replaced" if worker["replaced"] else ""
     return f"lost{place}: {worker['reason']}"

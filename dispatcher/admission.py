@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import FollowedError, JobFailedError, NotFoundError, RefusedError, UsageError
 from ..proto.wire import PROTOCOL_VERSION
 from ..recovery.failover import FailureKind
-from . import caching, positions, quarantine
+from . import caching, memory, positions, quarantine
 from .events import (
     ClientJoined,
     DatasetRegistered,
@@ -219,6 +219,7 @@ def register_worker(state: State, request: control_pb2.RegisterWorkerRequest) ->
     _present("incarnation", request.incarnation)
     _present("address", request.address)
     _in_range("slots", request.slots, 1, SLOTS_MAX)
+    memory.check_request(request)
     if worker_of(state, request.incarnation) is not None:
         return []
     reason = "another process has registered at its address"

@@ -17,6 +17,8 @@ from .fault_events import (
     FaultRaised,
     JobFailoverSet,
     JobPolicySet,
+    SplitKilled,
+    WorkerLimited,
     WorkerReadmitted,
 )
 
@@ -318,4 +320,6 @@ Event: TypeAlias = (
     | JobPolicySet
     | ElementSkipped
     | ElementRetried
+    | WorkerLimited
+    | SplitKilled
 )

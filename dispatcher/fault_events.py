@@ -102,3 +102,24 @@ class ElementRetried:
     epoch: int
     split: int
     element: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLimited:
+    """A worker takes on less than it was told to, for this reason."""
+
+    worker: str
+    limit: str
+
+
+@dataclass(frozen=True, slots=True)
+class SplitKilled:
+    """A worker died of memory while it made a split; `worker` is the one that followed it."""
+
+    job: str
+    stream: int
+    epoch: int
+    split: int
+    worker: str
+    elements: int
+    exact: bool

@@ -13,6 +13,8 @@ from .fault_events import (
     FailoverDecided,
     JobFailoverSet,
     JobPolicySet,
+    SplitKilled,
+    WorkerLimited,
     WorkerReadmitted,
 )
 
@@ -47,6 +49,10 @@ def log_event(state: State, event: Event) -> None:
             logger.warning("attempt %d is void: %s", attempt, reason)
         case ev.CacheDecided(key, on, reason):
             logger.info("cache %s: %s, %s", key[:12], "on" if on else "off", reason)
+        case SplitKilled():
+            logger.warning("a worker died of memory: %s", event)
+        case WorkerLimited(worker, limit):
+            logger.warning("worker %s: %s", worker, limit)
         case ElementSkipped():
             logger.warning("left out: %s", event)
         case FailoverDecided():

@@ -42,6 +42,7 @@ class Worker:
         standby: false once it is promoted.
         store: its cache directory, which it may share; empty if it has none.
         cache_limit: bytes that the store may hold.
+        limited: why it takes on less than it was told to; empty if it does not.
     """
 
     worker: str
@@ -55,6 +56,7 @@ class Worker:
     pid: int
     store: str = ""
     cache_limit: int = 0
+    limited: str = ""
     attempts: dict[int, None] = field(default_factory=dict)  # an ordered set
 
 
@@ -99,6 +101,8 @@ class Epoch:
         delivered: those that are delivered.
         count: delivered elements.
         total: sum of their hashes modulo 2**64.
+        kills: by split, the element that was named each time that a worker died of memory while
+            it made the split, from 1; 0 where none was. The last ones.
     """
 
     job: str
@@ -108,6 +112,7 @@ class Epoch:
     delivered: SplitSet = field(default_factory=SplitSet)
     count: int = 0
     total: int = 0
+    kills: dict[int, tuple[int, ...]] = field(default_factory=dict)
     book: LaneBook | None = None  # derived; None until somebody asks
 
     @property

@@ -17,7 +17,7 @@ import grpc
 from ..errors import NotFoundError, PenstockError, UsageError
 from ..failpoints import failpoint
 from ..proto import control_pb2, control_pb2_grpc
-from . import admission, caching, failover, positions, progress, quarantine
+from . import admission, caching, failover, memory, positions, progress, quarantine
 from .arrivals import Arrivals
 from .datasets import GRAPH_BYTES_MAX
 from .events import ClientLeft, JobClosed
@@ -295,9 +295,12 @@ class ControlService(control_pb2_grpc.ControlServicer):
         """Introduces a worker."""
         engine = self.engine
         failpoint("dispatcher.register_worker.before_commit")
-        engine.commit(admission.register_worker(engine.state, request))
+        registered = admission.register_worker(engine.state, request)
+        engine.commit(registered)
         worker = admission.worker_of(engine.state, request.incarnation)
         assert worker is not None, "it was just registered"
+        if registered:
+            engine.commit(memory.register_events(engine.state, worker, request))
         engine.commit(caching.register_events(engine.state, worker, request))
         engine.hear(worker.worker)
         # In the same step: the scheduler, which runs next, deals by the offers.

@@ -172,8 +172,9 @@ def _job(row: list[Any]) -> Job:
     job = Job(**dict(zip(names, row, strict=True)), streams=made)
     for *key, known in bad:
         job.bad[tuple(key)] = {element: BadElement(element, *rest) for element, *rest in known}
-    for (job_id, stream, number), splits, delivered, count, total in epochs:
+    for (job_id, stream, number), splits, delivered, count, total, *kills in epochs:
         epoch = Epoch(job_id, stream, number)
+        epoch.kills = {split: tuple(named) for split, named in (kills[0] if kills else ())}
         epoch.delivered, epoch.count, epoch.total = SplitSet.from_bytes(delivered), count, total
         for number, attempt, failures, failed_on, *named in splits:
             named = tuple(named[0]) if named else ()
@@ -184,7 +185,8 @@ def _job(row: list[Any]) -> Job:
 
 def _epoch_row(epoch: Epoch) -> list[Any]:
     splits = [[number, *_row(split, Split)] for number, split in sorted(epoch.splits.items())]
-    return [epoch.key, splits, epoch.delivered.to_bytes(), epoch.count, epoch.total]
+    kills = [[split, named] for split, named in epoch.kills.items()]
+    return [epoch.key, splits, epoch.delivered.to_bytes(), epoch.count, epoch.total, kills]
 
 
 def _row(record: Any, kind: type[Any], without: Iterable[str] = ()) -> list[Any]:

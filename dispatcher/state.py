@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from . import caching, event_records, failover, positions, quarantine
+from . import caching, event_records, failover, memory, positions, quarantine
 from . import events as ev
 from .records import (
     Attempt,
@@ -130,6 +130,8 @@ class State:
             return failover.apply(self, event)
         if isinstance(event, quarantine.QuarantineEvent):
             return quarantine.apply(self, event)
+        if isinstance(event, memory.MemoryEvent):
+            return memory.apply(self, event)
         return self._apply_job(event)
 
     def epoch(self, key: EpochKey) -> Epoch | None:
@@ -351,6 +353,7 @@ class State:
         elif split.attempt:
             touched = self.end_attempt(self.attempts[split.attempt])
         epoch.splits.pop(event.split, None)
+        epoch.kills.pop(event.split, None)
         epoch.delivered.add(event.split)
         epoch.count += event.count
         epoch.total = (epoch.total + event.total) & _MASK

@@ -57,6 +57,7 @@ def _workers(engine: Engine, now_s: float) -> list[dict[str, Any]]:
             "pid": worker.pid,
             "tensorflow": worker.tensorflow_version,
             "store": worker.store or None,
+            "limited": worker.limited or None,
         }
         for worker in engine.state.workers.values()
     ]

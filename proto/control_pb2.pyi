@@ -321,8 +321,24 @@ class CacheMeasure(_message.Message):
     read_us: int
     def __init__(self, key: _Optional[str] = ..., elements: _Optional[int] = ..., nbytes: _Optional[int] = ..., produce_us: _Optional[int] = ..., write_us: _Optional[int] = ..., read_us: _Optional[int] = ...) -> None: ...
 
+class KilledSplit(_message.Message):
+    __slots__ = ("job", "stream", "epoch", "split", "elements", "exact")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    ELEMENTS_FIELD_NUMBER: _ClassVar[int]
+    EXACT_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    stream: int
+    epoch: int
+    split: int
+    elements: int
+    exact: bool
+    def __init__(self, job: _Optional[str] = ..., stream: _Optional[int] = ..., epoch: _Optional[int] = ..., split: _Optional[int] = ..., elements: _Optional[int] = ..., exact: _Optional[bool] = ...) -> None: ...
+
 class RegisterWorkerRequest(_message.Message):
-    __slots__ = ("protocol_version", "incarnation", "address", "unix_path", "host_id", "slots", "standby", "tensorflow_version", "pid", "checkpoints", "store", "cache_limit", "cached")
+    __slots__ = ("protocol_version", "incarnation", "address", "unix_path", "host_id", "slots", "standby", "tensorflow_version", "pid", "checkpoints", "store", "cache_limit", "cached", "limited", "killed")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -336,6 +352,8 @@ class RegisterWorkerRequest(_message.Message):
     STORE_FIELD_NUMBER: _ClassVar[int]
     CACHE_LIMIT_FIELD_NUMBER: _ClassVar[int]
     CACHED_FIELD_NUMBER: _ClassVar[int]
+    LIMITED_FIELD_NUMBER: _ClassVar[int]
+    KILLED_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     incarnation: str
     address: str
@@ -349,7 +367,9 @@ class RegisterWorkerRequest(_message.Message):
     store: str
     cache_limit: int
     cached: _containers.RepeatedCompositeFieldContainer[CachedSplits]
-    def __init__(self, protocol_version: _Optional[int] = ..., incarnation: _Optional[str] = ..., address: _Optional[str] = ..., unix_path: _Optional[str] = ..., host_id: _Optional[str] = ..., slots: _Optional[int] = ..., standby: _Optional[bool] = ..., tensorflow_version: _Optional[str] = ..., pid: _Optional[int] = ..., checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ..., store: _Optional[str] = ..., cache_limit: _Optional[int] = ..., cached: _Optional[_Iterable[_Union[CachedSplits, _Mapping]]] = ...) -> None: ...
+    limited: str
+    killed: _containers.RepeatedCompositeFieldContainer[KilledSplit]
+    def __init__(self, protocol_version: _Optional[int] = ..., incarnation: _Optional[str] = ..., address: _Optional[str] = ..., unix_path: _Optional[str] = ..., host_id: _Optional[str] = ..., slots: _Optional[int] = ..., standby: _Optional[bool] = ..., tensorflow_version: _Optional[str] = ..., pid: _Optional[int] = ..., checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ..., store: _Optional[str] = ..., cache_limit: _Optional[int] = ..., cached: _Optional[_Iterable[_Union[CachedSplits, _Mapping]]] = ..., limited: _Optional[str] = ..., killed: _Optional[_Iterable[_Union[KilledSplit, _Mapping]]] = ...) -> None: ...
 
 class RegisterWorkerReply(_message.Message):
     __slots__ = ("term", "worker", "heartbeat_ms", "wanted")
