@@ -19,6 +19,7 @@ from .faults import faults
 from .health import health
 from .incidents import incidents, repair
 from .journal import app as journal_app
+from .quarantine import app as quarantine_app
 from .readmit import readmit
 from .soak import soak
 from .status import status
@@ -58,6 +59,7 @@ app.command()(incidents)
 app.command()(repair)
 app.add_typer(journal_app, name="journal")
 app.add_typer(cache_app, name="cache")
+app.add_typer(quarantine_app, name="quarantine")
 
 
 def _version(value: bool) -> None:

@@ -73,6 +73,10 @@ def _print(picture: dict[str, Any], console: Console) -> None:
         _print_groups(picture["groups"], console)
     if picture["cache"]["stores"]:
         _print_cache(picture["cache"], console)
+    for job in picture["jobs"]:
+        if job["bad_elements"]["elements"]:
+            count = len(job["bad_elements"]["elements"])
+            console.print(f"job {job['id']} leaves out {count} bad elements (penstock quarantine)")
     _print_failover(picture["failover"], console)
     for text in picture["waiting"]:
         console.print(f"[yellow]waiting:[/yellow] {text}")
@@ -136,6 +140,7 @@ def _print_cache(cache: dict[str, Any], console: Console) -> None:
 def _state_of(worker: dict[str, Any]) -> str:
     """The state in words: why it was lost, and what it would come back as."""
     if worker["state"] != "lost":
-        return str(worker["state"])
+        limited = f", limited: {worker['limited']}" if worker["limited"] else ""
+        return f"{worker['state']}{limited}"
     place = ", replaced" if worker["replaced"] else ""
     return f"lost{place}: {worker['reason']}"

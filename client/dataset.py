@@ -56,6 +56,8 @@ def distribute(
     cache: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     failover_extension: str | None = None,
+    on_bad_element: str = "fail",
+    max_bad: int = 10,
     element_spec: Any = None,
     restore: Position | str | None = None,
     resumable: bool = False,
@@ -86,6 +88,10 @@ def distribute(
         cache_dir: of the workers of a cluster that is started here.
         failover_extension: `module::Class`, a `FailoverExtension` that the dispatcher asks what to
             do about the job's failures; it must be importable there and here.
+        on_bad_element: what is done when the same element raises in all attempts: `fail` the job,
+            `skip` it, or `quarantine` it: skip it and keep its error for `penstock quarantine`. The
+            other two declare no cardinality.
+        max_bad: elements that an epoch may lose so before the job fails.
         element_spec: the spec that the dataset is expected to have, if given.
         restore: where to go on: a position, its text, or "committed"; see `Reader`.
         resumable: the reader may be restored later: no cardinality is declared.
@@ -127,6 +133,8 @@ def planned(
         strict=strict,
         cache=options.cache not in (None, "off"),
     )
+    if options.on_bad_element != "fail":
+        plan = dataclasses.replace(plan, cardinality=tf.data.UNKNOWN_CARDINALITY)
     for note in plan.notes:
         if note.kind == "replay":
             logger.warning("%s", note)

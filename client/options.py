@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..proto.spec import ComponentSpec
 
 DEFAULT_LANES = 16
+BAD_POLICIES = ("fail", "skip", "quarantine")
 CACHE_MODES = ("off", "put", "on", "auto")
 #: Bytes and elements of a block at most, where lanes have to mix what is in different splits.
 _BLOCK_MIXING = 256 << 10, 256
@@ -44,6 +45,8 @@ class JobOptions:
     cache: str | None = None
     cache_dir: Path | None = None
     failover_extension: str = ""
+    on_bad_element: str = "fail"
+    max_bad: int = 10
     timing: Timing = field(default_factory=Timing)
     consumer: Consumer | None = None
 
@@ -89,6 +92,8 @@ def checked_options(
     cache: object = None,
     cache_dir: object = None,
     failover_extension: object = None,
+    on_bad_element: object = "fail",
+    max_bad: object = 10,
     timing: object = None,
     consumer: object = None,
 ) -> JobOptions:
@@ -106,7 +111,9 @@ def checked_options(
     attempts = _number("attempts_max", attempts_max, 1, 1 << 16)
     memory = _number("memory_limit", memory_limit, 1 << 16, 1 << 50)
     assert attempts is not None
+    bad = _number("max_bad", max_bad, 0, 10_000)
     assert memory is not None
+    assert bad is not None
     return JobOptions(
         job_name=job_name,
         seed=_number("seed", seed, 0, (1 << 64) - 1, optional=True),
@@ -120,6 +127,8 @@ def checked_options(
         cache=None if cache is None else str(cache),
         cache_dir=_directory("cache_dir", cache_dir),
         failover_extension=_extension(failover_extension),
+        on_bad_element=_bad_policy(on_bad_element, attempts),
+        max_bad=bad,
         timing=timing or Timing(),
         consumer=_consumer(consumer, job_name),
     )
@@ -134,6 +143,18 @@ def checked_flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise UsageError(f"{name} must be True or False, not {value!r}")
     return value
+
+
+def _bad_policy(policy: object, attempts_max: int) -> str:
+    """What is done about elements that cannot be produced."""
+    if policy not in BAD_POLICIES:
+        raise UsageError(f"on_bad_element must be one of {', '.join(BAD_POLICIES)}, not {policy!r}")
+    if policy != "fail" and attempts_max < 2:
+        raise UsageError(
+            f"attempts_max must be 2 or more with on_bad_element={policy!r}, not {attempts_max}:"
+            " only a second attempt names the element"
+        )
+    return str(policy)
 
 
 def _extension(name: object) -> str:

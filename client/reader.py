@@ -38,8 +38,7 @@ _POOL_BYTES = 32 << 20
 class Reader:
     """Reads a dataset through the service: one epoch for each iteration.
 
-    Use it as a context manager, or call `close`; it is closed at exit, too. Nothing is connected
-    to before the first iteration.
+    Use it as a context manager, or `close` it; it is closed at exit, too. It connects when used.
 
     Args:
         dataset: a `tf.data.Dataset`, or the fingerprint of a registered one.
@@ -58,7 +57,7 @@ class Reader:
         ledger: directory that gets a record of every element, for `penstock audit`.
         attempts_max: failed productions of one split before the job fails.
         memory_limit: bytes that may be buffered, but for one chunk of each lane.
-        cache, cache_dir, failover_extension: see `distribute`.
+        cache, cache_dir, failover_extension, on_bad_element, max_bad: see `distribute`.
         element_spec: for a dataset only: the spec that it is expected to have.
         restore: where to go on: a `Position`, its text, or "committed" for the position of
             `job_name` that was committed last (or the job's next epoch, if none was).
@@ -73,7 +72,7 @@ class Reader:
         seed: the job's seed, where it is known before the job is opened.
         epoch: the number, within the job, of the epoch that was begun last; None before, and when
             it was restored.
-        passes_over: a restored epoch of which nothing is left is followed by the next one at once.
+        passes_over: of a restored epoch nothing may be left: the next one then follows at once.
         error: what ended the latest iteration, or None. tf.data shows it as text only.
 
     Raises:
@@ -101,6 +100,8 @@ class Reader:
         cache: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         failover_extension: str | None = None,
+        on_bad_element: str = "fail",
+        max_bad: int = 10,
         element_spec: Any = None,
         restore: Position | str | None = None,
         resumable: bool = False,
@@ -120,6 +121,8 @@ class Reader:
             cache=cache,
             cache_dir=cache_dir,
             failover_extension=failover_extension,
+            on_bad_element=on_bad_element,
+            max_bad=max_bad,
             timing=timing,
             consumer=consumer,
         )
@@ -127,8 +130,7 @@ class Reader:
         self.error: BaseException | None = None
         self.epoch: int | None = None
         self._service = service
-        shared = options.consumer is not None
-        self._resumable = checked_flag("resumable", resumable) or at is not None or shared
+        self._resumable = checked_flag("resumable", resumable) or bool(at or consumer)
         self._made_once = False
         self.passes_over = True
         self._analyse(dataset, completed(options, at), exact, strict, element_spec)
@@ -141,7 +143,7 @@ class Reader:
         exact, strict = checked_flag("exact", exact), checked_flag("strict", strict)
         self.plan: Any = None
         if isinstance(dataset, str):
-            if not dataset or len(dataset) > _FINGERPRINT_CHARACTERS_MAX:
+            if not 0 < len(dataset) <= _FINGERPRINT_CHARACTERS_MAX:
                 raise UsageError(f"{dataset[:80]!r} is not the fingerprint of a dataset")
             streams: Any = dataset
         else:
@@ -157,8 +159,7 @@ class Reader:
 
     def _open(self, at: Position | str | None) -> Session:
         """A session that is not connected yet."""
-        self._iterations = at.epoch if isinstance(at, Position) else 0
-        self._dropped = at is None
+        self._iterations, self._dropped = at.epoch if isinstance(at, Position) else 0, at is None
         session = Session(self._service, self._streams, self._options, self._counting, at)
         if at == COMMITTED and self._counting.random:
             # What the client's part draws depends on where the job goes on.
@@ -173,8 +174,7 @@ class Reader:
 
         Of the first stream, if the pipeline has several sources; see `stream_digests`.
         """
-        streams = self.stream_digests
-        return streams[0] if streams else {}
+        return next(iter(self.stream_digests), {})
 
     @property
     def stream_digests(self) -> tuple[Mapping[int, Digest], ...]:

@@ -8,22 +8,17 @@ import logging
 import secrets
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgpack
-
-from ..errors import NotFoundError, RefusedError, UsageError
+from ..errors import RefusedError, UsageError
 from ..failpoints import failpoint
 from ..proto import control_pb2
 from ..proto.position import Position
 from ..proto.seats import GroupPosition
-from ..proto.spec import ComponentSpec
 from .control import Control, parse_service
 from .engine import Engine
-from .epoch import EpochReader, StreamInfo
 from .ledger import Ledger, Life
-from .opened import OpenedJob
-from .options import DEFAULT_LANES, default_block
+from .opening import ledger_of, open_request, opened_job, resolve
 from .positions import Counting, check_options, check_streams
 from .starts import Start
 
@@ -31,6 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..proto.hashing import Digest
+    from ..proto.spec import ComponentSpec
+    from .epoch import EpochReader, StreamInfo
+    from .opened import OpenedJob
     from .options import JobOptions
 
 logger = logging.getLogger(__name__)
@@ -171,7 +169,7 @@ class Session:
         self._control = control = Control(self._addresses, options.timing)
         try:
             self._find_start(control)
-            engine = self._open_job(control, _resolve(control, self._streams))
+            engine = self._open_job(control, resolve(control, self._streams))
         except BaseException:
             control.close()
             raise
@@ -210,7 +208,7 @@ class Session:
             except BaseException:
                 control.close_client(job.job, client)
                 raise
-        self._ledger = _ledger(options, job, self._life(request, reply, job))
+        self._ledger = ledger_of(options, job, self._life(request, reply, job))
         return Engine(
             control,
             job,
@@ -261,139 +259,7 @@ class Session:
         return Start(origin, job.consumer, group)
 
 
-def open_request(
-    options: JobOptions,
-    streams: Sequence[StreamInfo],
-    client: str,
-    origin: Position | None,
-    *,
-    committed: bool,
-) -> control_pb2.OpenJobRequest:
-    """What a client asks the dispatcher for.
-
-    Args:
-        options: how the job is consumed.
-        streams: what is read.
-        client: the client's incarnation.
-        origin: where it goes on, if it knows that.
-        committed: it goes on where the job was committed last.
-    """
-    lanes = options.lanes or (1 if options.ordered else DEFAULT_LANES)
-    block = options.block or min(
-        default_block(
-            stream.components,
-            mixed=lanes == 1 or stream.permuted,
-            blended=stream.blended,
-        )
-        for stream in streams
-    )
-    request = control_pb2.OpenJobRequest(
-        job_name=options.job_name or "",
-        client=client,
-        streams=[stream.fingerprint for stream in streams],
-        seed=options.seed if origin is None else origin.seed,
-        lanes=lanes if origin is None else origin.lanes,
-        block=block if origin is None else origin.block,
-        ordered=options.ordered,
-        attempts_max=options.attempts_max,
-        failover_extension=options.failover_extension,
-        cache=options.cache or ("on" if any(s.cache_key for s in streams) else "off"),
-        rewind=[stream.epoch for stream in origin.streams] if origin is not None else [],
-    )
-    consumer = options.consumer
-    if consumer is not None:
-        of = None if origin is None or committed else origin.consumer
-        request.consumer.CopyFrom(
-            control_pb2.Consumer(
-                rank=consumer.rank,
-                world=consumer.world,
-                restore=committed,
-                generation=0 if of is None else of.generation,
-            )
-        )
-    return request
-
-
-def opened_job(
-    reply: control_pb2.OpenJobReply,
-    options: JobOptions,
-    client: str,
-    streams: tuple[StreamInfo, ...],
-) -> OpenedJob:
-    """The job that the dispatcher has opened."""
-    consumer = options.consumer
-    if consumer is not None:
-        consumer = dataclasses.replace(consumer, generation=reply.generation)
-    return OpenedJob(
-        job=reply.job,
-        client=client,
-        term=reply.term,
-        seed=reply.seed,
-        lanes=reply.lanes,
-        block=reply.block,
-        ordered=options.ordered,
-        deterministic=options.deterministic,
-        next_epoch=tuple(reply.next_epoch),
-        streams=streams,
-        consumer=consumer,
-    )
-
-
-def _ledger(options: JobOptions, job: OpenedJob, life: Life) -> Ledger | None:
-    if options.ledger is None:
-        return None
-    return Ledger(
-        options.ledger,
-        job=job.job,
-        client=job.client,
-        seed=job.seed,
-        streams=[stream.fingerprint for stream in job.streams],
-        life=life,
-    )
-
-
 def _drop(engine: Engine) -> None:
     """A session was collected without having been closed."""
     atexit.unregister(engine.close)
     engine.close_soon()
-
-
-def _resolve(control: Control, streams: Sequence[StreamInfo] | str) -> tuple[StreamInfo, ...]:
-    """Registers the streams, or looks the one up that is given by its fingerprint."""
-    if isinstance(streams, str):
-        info = control.describe(streams)
-        if info is None:
-            raise NotFoundError(
-                f"no dataset {streams!r} is registered at the dispatcher at {control.address}"
-            )
-        return (
-            StreamInfo(
-                info.fingerprint,
-                info.num_splits,
-                tuple(info.weights) or None,
-                info.replayable,
-                _components(info.components),
-                cache_key=info.cache_key,
-            ),
-        )
-    for stream in streams:
-        if stream.graph is None:
-            raise UsageError(f"stream {stream.fingerprint} has no graph to register")
-        control.put(
-            control_pb2.DatasetInfo(
-                fingerprint=stream.fingerprint,
-                num_splits=stream.num_splits,
-                weights=stream.weights or (),
-                replayable=stream.replayable,
-                components=msgpack.packb([spec.to_wire() for spec in stream.components]),
-                graph_bytes=len(stream.graph),
-                cache_key=stream.cache_key,
-            ),
-            stream.graph,
-        )
-    return tuple(streams)
-
-
-def _components(packed: bytes) -> tuple[ComponentSpec, ...]:
-    values: Any = msgpack.unpackb(packed)
-    return tuple(ComponentSpec.from_wire(value) for value in values)

@@ -54,6 +54,36 @@ def readmit_worker(addresses: str, worker: str, timeout_s: float = 5.0) -> None:
     _ask(addresses, lambda stub: stub.ReadmitWorker, request, timeout_s)
 
 
+def retry_element(
+    addresses: str,
+    job: str,
+    *,
+    stream: int,
+    epoch: int,
+    split: int,
+    element: int,
+    timeout_s: float = 5.0,
+) -> None:
+    """Has an element made that was left out, should its split be made again.
+
+    Args:
+        addresses: `host:port` of the dispatcher, several separated by commas.
+        job: the job's id.
+        stream, epoch, split, element: which one it is.
+        timeout_s: how long to wait for an answer, seconds.
+
+    Raises:
+        UsageError: `addresses` are not that.
+        NotFoundError: it is not left out.
+        RefusedError: its epoch is open.
+        UnavailableError: no dispatcher answered within `timeout_s` seconds.
+    """
+    request = control_pb2.RetryElementRequest(
+        job=job, stream=stream, epoch=epoch, split=split, element=element
+    )
+    _ask(addresses, lambda stub: stub.RetryElement, request, timeout_s)
+
+
 def _ask(addresses: str, method: Callable[[Any], Any], request: Any, timeout_s: float) -> Any:
     """The answer of the dispatcher that serves."""
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import FollowedError, JobFailedError, NotFoundError, RefusedError, UsageError
 from ..proto.wire import PROTOCOL_VERSION
 from ..recovery.failover import FailureKind
-from . import caching, consumers, positions
+from . import caching, consumers, memory, positions, quarantine
 from .events import (
     ClientJoined,
     DatasetRegistered,
@@ -221,6 +221,7 @@ def register_worker(state: State, request: control_pb2.RegisterWorkerRequest) ->
     _present("incarnation", request.incarnation)
     _present("address", request.address)
     _in_range("slots", request.slots, 1, SLOTS_MAX)
+    memory.check_request(request)
     if worker_of(state, request.incarnation) is not None:
         return []
     reason = "another process has registered at its address"
@@ -284,6 +285,7 @@ def _check_job_request(state: State, request: control_pb2.OpenJobRequest) -> Non
     _in_range("block", request.block, 1, SPLITS_MAX)
     _in_range("attempts_max", request.attempts_max, 1, SPLITS_MAX)
     caching.checked_mode(request.cache)
+    quarantine.check_request(request)
     for stream in request.streams:
         check_fingerprint(stream)
         if stream not in state.datasets:

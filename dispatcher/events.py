@@ -10,7 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from .fault_events import FailoverDecided, FaultRaised, JobFailoverSet, WorkerReadmitted
+from .fault_events import (
+    ElementRetried,
+    ElementSkipped,
+    FailoverDecided,
+    FaultRaised,
+    JobFailoverSet,
+    JobPolicySet,
+    SplitKilled,
+    WorkerLimited,
+    WorkerReadmitted,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,4 +359,9 @@ Event: TypeAlias = (
     | GroupFormed
     | ConsumerSeated
     | StepRuled
+    | JobPolicySet
+    | ElementSkipped
+    | ElementRetried
+    | WorkerLimited
+    | SplitKilled
 )

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from ..errors import NotFoundError
 from ..recovery.strategy import FailoverStrategy
 from . import events as ev
+from . import quarantine
 from .fault_events import FailoverDecided, FaultRaised, JobFailoverSet, WorkerReadmitted
 
 if TYPE_CHECKING:
@@ -175,6 +176,8 @@ def _carry_out(state: State, event: FailoverDecided) -> set[str]:
         del book.decided[next(iter(book.decided))]
     if not fault.job or fault.job in state.jobs:
         book.count(fault.job, event.strategy, fault.fingerprint)
+    if fault.exact:
+        _name(state, fault)
     if strategy is NODE:
         return _retire(state, fault, event)
     if strategy is GLOBAL:
@@ -182,6 +185,14 @@ def _carry_out(state: State, event: FailoverDecided) -> set[str]:
     if strategy is ABORTION:
         return _fail_jobs(state, fault, event)
     return set()
+
+
+def _name(state: State, fault: FaultRaised) -> None:
+    """Notes which element a failed attempt of a split has named."""
+    epoch = state.epoch(fault.epoch_key)
+    split = epoch.splits.get(fault.split) if epoch is not None else None
+    if split is not None and not split.attempt:
+        split.named += (fault.made,)
 
 
 def _strategy(text: str) -> FailoverStrategy:
@@ -307,7 +318,8 @@ def decide(state: State, number: int, answer: Answer, budgets: Budgets) -> list[
         return [decided, *_replacement(state, fault, strategy)]
     out: list[Event] = [ev.AttemptFailed(fault.attempt, fault.code, fault.detail), decided]
     if attempt.trial >= state.jobs[attempt.job].attempts_max:
-        out.append(ev.JobFailed(attempt.job, too_often(state, attempt, fault.code, fault.detail)))
+        why = too_often(state, attempt, fault.code, fault.detail)
+        out += quarantine.last_resort(state, attempt, fault, number, why)
     return out + _replacement(state, fault, strategy)
 
 

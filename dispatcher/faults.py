@@ -35,13 +35,15 @@ class Failed:
         attempt: its number.
         code: penstock's word for it.
         detail: what happened, in words.
-        made: elements that were made before.
+        made: elements that were made before, or the number of the one that failed.
+        exact: it is the number of the one that failed.
     """
 
     attempt: int
     code: str
     detail: str
     made: int = 0
+    exact: bool = False
 
 
 def attempt_faults(state: State, failed: Iterable[Failed]) -> list[FaultRaised]:
@@ -65,8 +67,7 @@ def attempt_faults(state: State, failed: Iterable[Failed]) -> list[FaultRaised]:
             split=attempt.split,
             trial=attempt.trial,
             made=item.made,
-            # From the second trial on a worker makes single elements, so that this is exact.
-            exact=kind is FailureKind.EXCEPTION and attempt.trial > 1,
+            exact=item.exact,
             code=item.code,
             detail=item.detail,
             fingerprint=fingerprint(f"{kind.value} {item.code} {_without_split(item.detail)}"),

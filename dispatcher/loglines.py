@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 from . import events as ev
 from .failover import NORMAL, text_of
-from .fault_events import FailoverDecided, JobFailoverSet, WorkerReadmitted
+from .fault_events import (
+    ElementRetried,
+    ElementSkipped,
+    FailoverDecided,
+    JobFailoverSet,
+    JobPolicySet,
+    SplitKilled,
+    WorkerLimited,
+    WorkerReadmitted,
+)
 
 if TYPE_CHECKING:
     from .events import Event
@@ -40,11 +49,17 @@ def log_event(state: State, event: Event) -> None:
             logger.warning("attempt %d is void: %s", attempt, reason)
         case ev.CacheDecided(key, on, reason):
             logger.info("cache %s: %s, %s", key[:12], "on" if on else "off", reason)
+        case SplitKilled():
+            logger.warning("a worker died of memory: %s", event)
+        case WorkerLimited(worker, limit):
+            logger.warning("worker %s: %s", worker, limit)
+        case ElementSkipped():
+            logger.warning("left out: %s", event)
         case FailoverDecided():
             _log_decision(state, event)
         case ev.EpochStarted() | ev.EpochFinished() | ev.EpochAbandoned() | ev.GroupFormed():
             logger.info("%s", event)
-        case WorkerReadmitted() | JobFailoverSet():
+        case WorkerReadmitted() | JobFailoverSet() | JobPolicySet() | ElementRetried():
             logger.info("%s", event)
         case ev.SplitDelivered() | ev.SplitsCached() | ev.AttemptAssigned():
             logger.debug("%s", event)

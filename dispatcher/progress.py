@@ -46,7 +46,9 @@ def worker_events(
         attempt = state.attempts.get(held.attempt)
         if attempt is not None and attempt.worker == worker:
             code, detail = _cut(held.code), _cut(held.detail)
-            found.append(Failed(held.attempt, code, detail, held.elements))
+            exact = held.HasField("element")
+            made = held.element if exact else held.elements
+            found.append(Failed(held.attempt, code, detail, made, exact))
     return [*attempt_faults(state, found)]
 
 

@@ -11,13 +11,23 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..errors import NotFoundError, PenstockError, UsageError
+from ..errors import PenstockError
 from ..failpoints import failpoint
 from ..proto import control_pb2, control_pb2_grpc
-from . import admission, arbitration, caching, consumers, failover, positions, progress
+from . import (
+    admission,
+    arbitration,
+    caching,
+    consumers,
+    failover,
+    memory,
+    positions,
+    progress,
+    quarantine,
+)
 from .arrivals import Arrivals
-from .datasets import GRAPH_BYTES_MAX
 from .events import ClientLeft, JobClosed
+from .graphs import Graphs
 from .refusals import answering, ask_again, refuse, supersede
 from .status import picture
 from .views import Placements, gap_s, worker_view
@@ -44,7 +54,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
     def __init__(self, engine: Engine, blobs: BlobStore) -> None:
         self.engine = engine
-        self._blobs = blobs
+        self._graphs = Graphs(engine, blobs)
         # The newest request of each client, by (job, client), where clients number them.
         self._sequences: dict[str, tuple[str, int]] = {}
         self._arrivals = Arrivals()
@@ -56,42 +66,15 @@ class ControlService(control_pb2_grpc.ControlServicer):
     @answering
     async def PutDataset(self, requests: Any, context: Any) -> control_pb2.PutDatasetReply:
         """Stores a graph: the file first, then the journal's word for it."""
-        engine = self.engine
-        info: control_pb2.DatasetInfo | None = None
-        graph = bytearray()
-        async for request in requests:
-            if info is None:
-                info = request.info
-                admission.register_dataset(engine.state, info)
-                if info.graph_bytes > GRAPH_BYTES_MAX:
-                    raise UsageError(
-                        f"graph_bytes must be at most {GRAPH_BYTES_MAX}, not {info.graph_bytes}"
-                    )
-                if await self._is_stored(info.fingerprint):
-                    engine.commit(caching.dataset_events(engine.state, info))
-                    return control_pb2.PutDatasetReply(term=engine.state.term)
-            graph += request.part
-            if len(graph) > info.graph_bytes:
-                raise UsageError(f"the graph is longer than the announced {info.graph_bytes} bytes")
-        if info is None:
-            raise UsageError("PutDataset needs a first message with the dataset's info")
-        if len(graph) < info.graph_bytes:
-            raise NotFoundError(
-                f"dataset {info.fingerprint} is not registered, and {len(graph)} of its"
-                f" {info.graph_bytes} bytes were sent"
-            )
-        await asyncio.to_thread(self._blobs.put, info.fingerprint, bytes(graph))
-        engine.commit(admission.register_dataset(engine.state, info))
-        engine.commit(caching.dataset_events(engine.state, info))
-        return control_pb2.PutDatasetReply(term=engine.state.term)
+        return await self._graphs.receive(requests)
 
     async def GetDataset(
         self, request: control_pb2.GetDatasetRequest, context: Any
     ) -> AsyncIterator[control_pb2.GetDatasetReply]:
         """Sends a graph in parts; an empty one is one empty part."""
         try:
-            await self._describe(request.fingerprint)
-            graph = await asyncio.to_thread(self._blobs.get, request.fingerprint)
+            await self._graphs.describe(request.fingerprint)
+            graph = await self._graphs.get(request.fingerprint)
         except PenstockError as error:
             await refuse(context, error)
         await self.engine.durable()
@@ -104,27 +87,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         self, request: control_pb2.GetDatasetRequest, context: Any
     ) -> control_pb2.DatasetInfo:
         """Tells what is known of a dataset."""
-        return await self._describe(request.fingerprint)
-
-    async def _describe(self, fingerprint: str) -> control_pb2.DatasetInfo:
-        admission.check_fingerprint(fingerprint)
-        known = self.engine.state.datasets.get(fingerprint)
-        if known is None or not await self._is_stored(fingerprint):
-            raise NotFoundError(f"dataset {fingerprint} is not registered")
-        return control_pb2.DatasetInfo(
-            fingerprint=known.fingerprint,
-            num_splits=known.num_splits,
-            weights=known.weights,
-            replayable=known.replayable,
-            components=known.components,
-            graph_bytes=known.graph_bytes,
-            cache_key=known.cache_key,
-        )
-
-    async def _is_stored(self, fingerprint: str) -> bool:
-        if fingerprint not in self.engine.state.datasets:
-            return False
-        return await asyncio.to_thread(self._blobs.has, fingerprint)
+        return await self._graphs.describe(request.fingerprint)
 
     # Clients.
 
@@ -157,6 +120,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         assert job is not None, "it was just opened"
         engine.commit(caching.job_events(job, request.cache))
         engine.commit(failover.job_events(job, request.failover_extension))
+        engine.commit(quarantine.job_events(job, request))
         group = state.groups.get(asked.job_name)
         if group is not None:
             engine.commit(consumers.seat_events(state, job, asked))
@@ -225,7 +189,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         await engine.settled()
         job = admission.owned_job(engine.state, request.job, request.client, engine.endings)
         version = engine.news.version(job.job)
-        notices = engine.notices.of(job.job)
+        notices = engine.notices.of(job.job) + quarantine.notice(job)
         reply = self._placements.client_view(engine.state, job, version, notices)
         await engine.durable()
         failpoint("dispatcher.sync_client.before_reply")
@@ -301,9 +265,12 @@ class ControlService(control_pb2_grpc.ControlServicer):
         """Introduces a worker."""
         engine = self.engine
         failpoint("dispatcher.register_worker.before_commit")
-        engine.commit(admission.register_worker(engine.state, request))
+        registered = admission.register_worker(engine.state, request)
+        engine.commit(registered)
         worker = admission.worker_of(engine.state, request.incarnation)
         assert worker is not None, "it was just registered"
+        if registered:
+            engine.commit(memory.register_events(engine.state, worker, request))
         engine.commit(caching.register_events(engine.state, worker, request))
         engine.hear(worker.worker)
         # In the same step: the scheduler, which runs next, deals by the offers.
@@ -374,8 +341,16 @@ class ControlService(control_pb2_grpc.ControlServicer):
         """Lets a retired worker work again."""
         engine = self.engine
         engine.commit(failover.readmission(engine.state, request.worker))
-        await engine.durable()
         return control_pb2.ReadmitWorkerReply(term=engine.state.term)
+
+    @answering
+    async def RetryElement(
+        self, request: control_pb2.RetryElementRequest, context: Any
+    ) -> control_pb2.RetryElementReply:
+        """Has an element made that was left out, should its split be made again."""
+        engine = self.engine
+        engine.commit(quarantine.retry_events(engine.state, request))
+        return control_pb2.RetryElementReply(term=engine.state.term)
 
     async def GetStatus(
         self, request: control_pb2.GetStatusRequest, context: Any

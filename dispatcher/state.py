@@ -15,7 +15,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import arbitration, caching, consumers, event_records, failover, positions, workers
+from . import (
+    arbitration,
+    caching,
+    consumers,
+    event_records,
+    failover,
+    memory,
+    positions,
+    quarantine,
+    workers,
+)
 from . import events as ev
 from .records import (
     Attempt,
@@ -134,6 +144,10 @@ class State:
             return arbitration.apply(self, event)
         if isinstance(event, consumers.GroupEvent):
             return set().union(*map(self._close_job, consumers.apply(self, event)))
+        if isinstance(event, quarantine.QuarantineEvent):
+            return quarantine.apply(self, event)
+        if isinstance(event, memory.MemoryEvent):
+            return memory.apply(self, event)
         return self._apply_job(event)
 
     def epoch(self, key: EpochKey) -> Epoch | None:
@@ -320,6 +334,7 @@ class State:
         elif split.attempt:
             touched = self.end_attempt(self.attempts[split.attempt])
         epoch.splits.pop(event.split, None)
+        epoch.kills.pop(event.split, None)
         epoch.delivered.add(event.split)
         epoch.count += event.count
         epoch.total = (epoch.total + event.total) & _MASK

@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from . import quarantine
 from .group_status import LATE, late_texts, pictures
 from .reports import Progress, Totals
 
@@ -58,6 +59,7 @@ def _workers(engine: Engine, now_s: float) -> list[dict[str, Any]]:
             "pid": worker.pid,
             "tensorflow": worker.tensorflow_version,
             "store": worker.store or None,
+            "limited": worker.limited or None,
         }
         for worker in engine.state.workers.values()
     ]
@@ -124,6 +126,7 @@ def _job(engine: Engine, job: Job) -> dict[str, Any]:
         "cached_attempts": totals.cached_attempts,
         "avoided_workers": sorted(engine.reachability.avoided.get(job.job, ())),
         "failover_extension": job.failover or None,
+        "bad_elements": quarantine.picture(job),
         "failure": job.failure or None,
     }
 

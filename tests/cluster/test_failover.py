@@ -80,6 +80,24 @@ def test_each_strategy_of_a_users_class_acts(make_cluster: ClusterMaker, tmp_pat
     wait_until(cluster.address, lambda p: len(p["failover"]["retired"]) == 2, "retired")
 
 
+def test_a_worker_that_died_of_memory_is_taken_back_with_less(
+    make_cluster: ClusterMaker, tmp_path: Path
+) -> None:
+    cluster = make_cluster(workers=0)
+    words = f"--last-words={tmp_path / 'words'}"
+    worker = cluster.add_worker(arguments=[words, "--slots=8", "--memory-limit=64MiB"])
+    worker.kill()
+    again = cluster.restart_worker(worker, environment={"PENSTOCK_LAST_EXIT": "137"})
+    picture = wait_until(
+        cluster.address, lambda p: any(w["id"] == again.worker_id for w in p["workers"]), "there"
+    )
+    entry = worker_of(picture, again.worker_id)
+    assert entry["slots"] == 4
+    assert (
+        "exit code 137): 4 slots instead of 8, 32 MiB of buffers instead of 64" in entry["limited"]
+    )
+
+
 def test_a_wrong_class_ends_the_dispatcher_at_its_start(tmp_path: Path) -> None:
     for name, part in (("nothing_here::Class", "nothing_here"), ("json::dumps", "subclass")):
         command = [sys.executable, "-m", "penstock", "dispatcher", "--port=0", "--journal=none"]

@@ -268,6 +268,8 @@ class SimTrainer:
             term=announced.term,
             arrival=announced.arrival,
             cache=MODES[pipeline.seed % len(MODES)],
+            on_bad_element="quarantine" if pipeline.bad else "fail",
+            max_bad=len(pipeline.bad),
             rewind=epochs,
         )
 

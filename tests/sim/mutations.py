@@ -14,7 +14,8 @@ from penstock.client.positions import Positions
 from penstock.client.splits import SplitState
 from penstock.client.turns import Turns
 from penstock.client.weave import Woven
-from penstock.dispatcher import consumers, failover, positions, scheduler
+from penstock.dispatcher import consumers, failover, positions, quarantine, scheduler
+from penstock.dispatcher import events as ev
 from penstock.dispatcher.deciding import Deciding
 from penstock.dispatcher.engine import Engine
 from penstock.dispatcher.service import ControlService
@@ -243,6 +244,26 @@ def asks_twice(patch: Patch) -> None:
     patch.setattr(Deciding, "raised", hasty)
 
 
+def forgets_what_is_left_out(patch: Patch) -> None:
+    """A worker is not told of bad elements that are to be left out."""
+    patch.setattr("penstock.dispatcher.views.left_out", lambda job, key: [])
+
+
+def leaves_out_the_next_one(patch: Patch) -> None:
+    """An element is left out that is not the one that raised."""
+    last_resort = quarantine.last_resort
+
+    def wrong(*arguments: Any) -> list[Any]:
+        return [
+            dataclasses.replace(event, element=event.element + 1)
+            if isinstance(event, ev.ElementSkipped)
+            else event
+            for event in last_resort(*arguments)
+        ]
+
+    patch.setattr(quarantine, "last_resort", wrong)
+
+
 def regroups_without_what_was_committed(patch: Patch) -> None:
     """A resize goes on where the last one did."""
     patch.setattr(consumers, "regrouped", lambda start, committed: start)
@@ -300,5 +321,7 @@ MUTATIONS: Mapping[str, Callable[[Patch], None]] = {
         aborts_nothing,
         does_not_ask_again_after_a_restart,
         asks_twice,
+        forgets_what_is_left_out,
+        leaves_out_the_next_one,
     )
 }

@@ -76,6 +76,17 @@ GOLDEN: dict[str, tuple[ev.Event, list[Any]]] = {
     ),
     "WorkerReadmitted": (ev.WorkerReadmitted("w1"), ["w1"]),
     "JobFailoverSet": (ev.JobFailoverSet("j1", "m::C"), ["j1", "m::C"]),
+    "JobPolicySet": (ev.JobPolicySet("j1", "skip", 9), ["j1", "skip", 9]),
+    "ElementSkipped": (
+        ev.ElementSkipped("j1", 0, 4, 77, 3, "w1", "boom", 7),
+        ["j1", 0, 4, 77, 3, "w1", "boom", 7],
+    ),
+    "ElementRetried": (ev.ElementRetried("j1", 0, 4, 77, 3), ["j1", 0, 4, 77, 3]),
+    "WorkerLimited": (ev.WorkerLimited("w1", "1 death"), ["w1", "1 death"]),
+    "SplitKilled": (
+        ev.SplitKilled("j1", 0, 4, 77, "w2", 3, True),
+        ["j1", 0, 4, 77, "w2", 3, True],
+    ),
     "EpochResumed": (
         ev.EpochResumed("j1", 0, 4, b"\x05", 10, 11),
         ["j1", 0, 4, b"\x05", 10, 11],

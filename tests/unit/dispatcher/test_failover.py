@@ -31,7 +31,7 @@ def running(*workers: ev.Event, splits: int = 4, **more: int) -> State:
 
 def fail(state: State, attempt: int, detail: str = "boom") -> int:
     """A worker reports a failed attempt; the fault's number."""
-    for event in attempt_faults(state, [Failed(attempt, "PIPELINE", detail, 3)]):
+    for event in attempt_faults(state, [Failed(attempt, "PIPELINE", detail, 3, True)]):
         state.apply(event)
     return state.failover.next_fault - 1
 

@@ -206,14 +206,19 @@ def test_a_process_that_was_followed_at_its_address_is_refused(newer_is_lost: bo
     assert to_snapshot(state) == before
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
 def test_a_snapshot_of_a_version_before_is_read(version: int) -> None:
     state = build(dataset(), job(), worker(1), worker(2), EPOCH, ev.WorkerLost("w1", "silent"))
     content = msgpack.unpackb(to_snapshot(state))
-    assert content["version"] == 5
+    assert content["version"] == 6
     content["version"] = version
-    del content["failover"]
-    content["jobs"] = [[*row[:-3], *row[-2:]] for row in content["jobs"]]
+    content["workers"] = [row[:-1] for row in content["workers"]]
+    for row in content["jobs"]:
+        row[-1] = [epoch[:-1] for epoch in row[-1]]
+    content["jobs"] = [[*row[:-5], *row[-2:]] for row in content["jobs"]]
+    if version < 5:
+        del content["failover"]
+        content["jobs"] = [[*row[:-3], *row[-2:]] for row in content["jobs"]]
     if version < 4:
         content["jobs"] = [[*row[:-5], *row[-2:]] for row in content["jobs"]]
     if version >= 3:
