@@ -25,7 +25,7 @@ from penstock.proto.seats import GroupPosition, owned
 from .checks import Witness, check
 from .client import SimTrainer
 from .clock import START_S
-from .data import Pipeline, value_of
+from .data import Pipeline
 from .setup import Setup
 from .world import World
 
@@ -59,15 +59,12 @@ class Lanes:
                 ordered=pipeline.ordered,
             )
             for lane, splits in enumerate(dealt):
-                sizes = [pipeline.sizes[split] for split in splits]
+                values = [pipeline.values(epoch, split) for split in splits]
                 begin = len(self.truth[lane])
-                self.begins[lane, epoch] = list(accumulate(sizes, initial=begin))
-                for split in splits:
+                self.begins[lane, epoch] = list(accumulate(map(len, values), initial=begin))
+                for split, given in zip(splits, values, strict=True):
                     self.lane_of[epoch, split] = lane
-                    self.truth[lane] += [
-                        (epoch, split, value_of(pipeline.seed, epoch, split, index))
-                        for index in range(pipeline.sizes[split])
-                    ]
+                    self.truth[lane] += [(epoch, split, value) for value in given]
 
     def index(self, lane: int, epoch: int, splits: int, elements: int) -> int:
         """How many elements of a lane lie before a place."""
@@ -272,7 +269,9 @@ class GroupWorld(World):
         (first, *_) = setup.pipelines
         lanes = max(2, first.lanes)
         # Its failures are other tests' subject; here all epochs are to be read to their ends.
-        pipeline = dataclasses.replace(first, name=_GROUP, lanes=lanes, attempts_max=1000)
+        # Elements that always raise are left out, after some attempts.
+        patience = first.attempts_max if first.bad else 1000
+        pipeline = dataclasses.replace(first, name=_GROUP, lanes=lanes, attempts_max=patience)
         return dataclasses.replace(setup, pipelines=(pipeline,), journal_lost=False)
 
     def start_trainers(self) -> None:

@@ -110,6 +110,15 @@ class Pipeline:
     def total(self) -> int:
         return sum(self.sizes)
 
+    def values(self, epoch: int, split: int) -> list[int]:
+        """The elements of a split, but for those that are left out."""
+        numbers = range(self.sizes[split])
+        return [
+            value_of(self.seed, epoch, split, number)
+            for number in numbers
+            if (split, number) not in self.bad
+        ]
+
     def truth(self, epoch: int) -> list[tuple[int, int]]:
         """The epoch as (split, value) in its order, from the deal and the block alone."""
         dealt = deal(
@@ -121,12 +130,7 @@ class Pipeline:
             ordered=self.ordered,
         )
         queues = [
-            [
-                (split, i)
-                for split in lane
-                for i in range(self.sizes[split])
-                if (split, i) not in self.bad
-            ]
+            [(split, value) for split in lane for value in self.values(epoch, split)]
             for lane in dealt
         ]
         sequence: list[tuple[int, int]] = []
@@ -134,7 +138,7 @@ class Pipeline:
             for queue in queues:
                 sequence += queue[: self.block]
                 del queue[: self.block]
-        return [(split, value_of(self.seed, epoch, split, index)) for split, index in sequence]
+        return sequence
 
 
 def digest_of(values: Sequence[int]) -> Digest:
