@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -131,6 +132,13 @@ def test_an_answer_without_end_is_not_waited_for(serve: Any) -> None:
 def test_a_refused_connection_is_named() -> None:
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:9"):
         post_json(parse_endpoint("http://127.0.0.1:9/secret", "url"), {}, deadline_s=5)
+
+
+def test_a_handshake_that_does_not_end_is_cut() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = parse_endpoint(f"https://127.0.0.1:{silent.getsockname()[1]}/", "url")
+        with pytest.raises(UnavailableError, match=r"no whole answer within 0\.2 s"):
+            post_json(endpoint, {}, deadline_s=0.2)
 
 
 @pytest.mark.parametrize(
