@@ -185,6 +185,11 @@ def test_the_url_comes_from_option_file_or_environment(tmp_path: Path) -> None:
         "hf_abcdefghijklmnop",
         "?X-Amz-Signature=0123456789abcdef",
         'api_key="zzzzzzzz"',
+        "mail to abcdefgh@example.org",
+        "https://abcdefgh@host/x",
+        "run --auth-token abcdefgh --steps 7",
+        "[rank0]: " + "abcdefgh" * 8,
+        "token eyJhbGci…" + "abcdefgh" * 8,
     ],
 )
 def test_secrets_are_masked(text: str) -> None:
