@@ -134,6 +134,21 @@ def test_a_refused_connection_is_named() -> None:
         post_json(parse_endpoint("http://127.0.0.1:9/secret", "url"), {}, deadline_s=5)
 
 
+def test_a_name_that_is_not_looked_up_in_time_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answered = threading.Event()
+
+    def slow(*_: object, **__: object) -> list[Any]:
+        answered.wait(30)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with pytest.raises(UnavailableError, match=r"no whole answer within 0\.2 s"):
+        post_json(parse_endpoint("https://slow.example.org/", "url"), {}, deadline_s=0.2)
+    answered.set()
+
+
 def test_a_handshake_that_does_not_end_is_cut() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = parse_endpoint(f"https://127.0.0.1:{silent.getsockname()[1]}/", "url")
