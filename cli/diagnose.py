@@ -21,7 +21,7 @@ from .diagnose_learn import (
     learn_routine,
     list_incidents,
 )
-from .diagnose_show import document_of, incident_line, show_evaluation, text_of
+from .diagnose_show import Output, document_of, incident_line, show_evaluation, text_of
 
 if TYPE_CHECKING:
     from ..recovery.diagnosis import Diagnosis
@@ -135,6 +135,14 @@ _Follow = Annotated[
 _Settle = Annotated[
     float, typer.Option(min=0, help="With --follow: seconds without more of a failure.")
 ]
+_AlertUrl = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="With --follow: a webhook, or a file that holds its URL, to which each failure is"
+        " posted. Or PENSTOCK_ALERT_URL.",
+    ),
+]
 _ModelDeadline = Annotated[float, typer.Option(help="Seconds for all of the model's answer.")]
 
 
@@ -150,6 +158,7 @@ def diagnose(
     accept: _Accept = None,
     follow: _Follow = False,
     settle: _Settle = _SETTLE_S,
+    alert_url: _AlertUrl = None,
     incidents: _Incidents = None,
     close: _Close = None,
     outcome: _Outcome = "recovered",
@@ -176,6 +185,7 @@ def diagnose(
     Rules are data (docs/diagnosis.md). Exit codes: 0 a root cause was found, 1 none was (or, with
     --evaluate, an answer was wrong), 2 a file is refused, 130 --follow was interrupted.
     """
+    output = Output(json, incidents, pending, alert_url)
     closing = None if close is None else Closing(close, outcome, note, root_cause)
     _check_modes(files or None, (evaluate, accept, closing), incidents)
     if ((follow or learn) and not files) or (follow and (learn or model_url)):
@@ -184,8 +194,7 @@ def diagnose(
         return accept_learned(accept, filters or [], rules or [])
     known, routine = _rules(rules or [], filters or [], acme_rules, acme_filters)
     if evaluate is not None:
-        if not show_evaluation(evaluate, known, routine, json):
-            raise typer.Exit(1)
+        show_evaluation(evaluate, known, routine, json)
     elif closing is not None:
         close_incident(incidents, closing, pending, known)
     elif not files and incidents is not None:
@@ -193,10 +202,10 @@ def diagnose(
     elif learn is not None:
         learn_routine(files or [], learn, known)
     elif follow:
-        follow_logs(files or [], known, routine, settle_s=settle, json=json, incidents=incidents)
+        follow_logs(files or [], known, routine, settle, output)
     else:
         asked = _model(model_url, model, model_key_file, model_below, model_deadline)
-        _diagnose(files or [], known, routine, asked, _Output(json, incidents, pending))
+        _diagnose(files or [], known, routine, asked, output)
 
 
 def _check_modes(
@@ -219,15 +228,6 @@ class _Asked:
     below: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Output:
-    """Where a diagnosis goes."""
-
-    json: bool
-    incidents: Path | None
-    pending: Path | None
-
-
 def _model(
     url: str | None, name: str | None, key_file: Path | None, below: float, deadline_s: float
 ) -> _Asked | None:
@@ -242,7 +242,7 @@ def _diagnose(
     rules: tuple[Rule, ...],
     filters: tuple[Filter, ...],
     asked: _Asked | None,
-    output: _Output,
+    output: Output,
 ) -> None:
     from ..recovery.diagnosis.entry import scan_logs, verdict_of
     from ..recovery.diagnosis.incidents import Incidents

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,23 @@ if TYPE_CHECKING:
     from ..recovery.diagnosis.filters import Filter
     from ..recovery.diagnosis.incidents import Incident
     from ..recovery.diagnosis.rules import Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where a diagnosis goes.
+
+    Attributes:
+        json: whether it is printed as an object.
+        incidents: where it is stored, if anywhere.
+        pending: where a rule of it waits, if anywhere.
+        alert_url: a webhook, or a file that holds its URL.
+    """
+
+    json: bool
+    incidents: Path | None
+    pending: Path | None
+    alert_url: str | None
 
 
 def document_of(found: Diagnosis, suggestion: Suggestion | None = None) -> dict[str, Any]:
@@ -59,8 +77,12 @@ def incident_line(one: Incident) -> str:
 
 def show_evaluation(
     directory: Path, rules: tuple[Rule, ...], filters: tuple[Filter, ...], json: bool
-) -> bool:
-    """Prints how often the rules are right on the logs of a directory; whether always."""
+) -> None:
+    """Prints how often the rules are right on the logs of a directory; exits with 1 if not always.
+
+    Raises:
+        typer.Exit: an answer is wrong.
+    """
     from ..recovery.diagnosis.evaluate import by_reason, evaluate
 
     answers = evaluate(directory, rules=rules, filters=filters)
@@ -83,4 +105,5 @@ def show_evaluation(
         for one in wrong:
             typer.echo(f"wrong: {one.path.name} was taken for {one.diagnosis.root_cause}")
         typer.echo(f"right: {len(answers) - len(wrong)} of {len(answers)}")
-    return not wrong
+    if wrong:
+        raise typer.Exit(1)

@@ -11,8 +11,9 @@ _PATTERNS = (
     re.compile(r"\b(?:sk|pk|rk)-[A-Za-z0-9_-]{16,}"),
     re.compile(r"\b(?:gh[pousr]_|github_pat_|glpat-|hf_|xox[abprs]-|ya29\.)[A-Za-z0-9_.-]{10,}"),
     re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),
-    # A line of a key that was printed over several lines.
-    re.compile(r"^[A-Za-z0-9+/]{48,}={0,2}$", re.MULTILINE),
+    # A line of a key that was printed over several lines, and the end of a line that was cut.
+    re.compile(r"(?<![\w+/.-])[A-Za-z0-9+/]{48,}={0,2}(?![\w+/.-])"),
+    re.compile(r"(?<=…)[A-Za-z0-9+/_=.-]{24,}"),
     re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})+"),
 )
 _AFTER_NAME = re.compile(

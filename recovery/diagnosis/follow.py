@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import select
 import stat
-import threading
 import time
+import weakref
 from typing import TYPE_CHECKING
 
 from ...errors import UsageError
@@ -119,25 +119,46 @@ class Tail:
             self._file = -1
 
 
+class Stop:
+    """A request to end, which a handler of signals may make: no lock is taken."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self.reading, self._writing = os.pipe()
+        weakref.finalize(self, _close, self.reading, self._writing)
+
+    def set(self) -> None:
+        """Ends `follow` soon."""
+        if not self._asked:
+            self._asked = True
+            os.write(self._writing, b"!")
+
+    def is_set(self) -> bool:
+        """Whether it was asked for."""
+        return self._asked
+
+
+def _close(*descriptors: int) -> None:
+    for one in descriptors:
+        os.close(one)
+
+
 def follow(
     tails: Sequence[Tail],
     watch: Watch,
     *,
     interval_s: float,
-    stop: threading.Event | None = None,
+    stop: Stop | None = None,
 ) -> Iterator[Told]:
-    """Failures, as they are told; ends when all pipes have, and at once when it is stopped.
+    """Failures, as they are told; ends when all input does, or when it is stopped.
 
     Args:
         tails: what is followed, in the order of the watch's logs.
         watch: decides what is told.
         interval_s: how often is looked at what does not end.
-        stop: set by another thread.
-
-    Raises:
-        KeyboardInterrupt: the user has had enough; `watch.finish` knows what was not told yet.
+        stop: ends it at once; what was not told yet is told then.
     """
-    stop = stop or threading.Event()
+    stop = stop or Stop()
     while not stop.is_set():
         busy = False
         for log, tail in enumerate(tails):
@@ -154,13 +175,6 @@ def follow(
             break
         if not busy:
             open_pipes = [one.pipe for one in tails if one.pipe is not None and not one.ended]
-            _wait(open_pipes, interval_s, stop)
+            select.select([stop.reading, *open_pipes], [], [], interval_s)
     if told := watch.finish():
         yield told
-
-
-def _wait(pipes: Sequence[int], interval_s: float, stop: threading.Event) -> None:
-    if pipes:
-        select.select(pipes, [], [], interval_s)
-    else:
-        stop.wait(interval_s)

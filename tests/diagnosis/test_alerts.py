@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -133,6 +134,28 @@ def test_a_refused_connection_is_named() -> None:
         post_json(parse_endpoint("http://127.0.0.1:9/secret", "url"), {}, deadline_s=5)
 
 
+def test_a_name_that_is_not_looked_up_in_time_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answered = threading.Event()
+
+    def slow(*_: object, **__: object) -> list[Any]:
+        answered.wait(30)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with pytest.raises(UnavailableError, match=r"no whole answer within 0\.2 s"):
+        post_json(parse_endpoint("https://slow.example.org/", "url"), {}, deadline_s=0.2)
+    answered.set()
+
+
+def test_a_handshake_that_does_not_end_is_cut() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = parse_endpoint(f"https://127.0.0.1:{silent.getsockname()[1]}/", "url")
+        with pytest.raises(UnavailableError, match=r"no whole answer within 0\.2 s"):
+            post_json(endpoint, {}, deadline_s=0.2)
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -177,6 +200,11 @@ def test_the_url_comes_from_option_file_or_environment(tmp_path: Path) -> None:
         "hf_abcdefghijklmnop",
         "?X-Amz-Signature=0123456789abcdef",
         'api_key="zzzzzzzz"',
+        "mail to abcdefgh@example.org",
+        "https://abcdefgh@host/x",
+        "run --auth-token abcdefgh --steps 7",
+        "[rank0]: " + "abcdefgh" * 8,
+        "token eyJhbGci…" + "abcdefgh" * 8,
     ],
 )
 def test_secrets_are_masked(text: str) -> None:

@@ -18,7 +18,10 @@ import pytest
 from penstock.errors import UsageError
 from penstock.recovery.diagnosis.entry import builtin_rules
 from penstock.recovery.diagnosis.follow import Tail, follow
+from penstock.recovery.diagnosis.incidents import Incidents
 from penstock.recovery.diagnosis.watch import PATIENCE, Watch
+
+from .model_server import Reply, serving
 
 SETTLE_S = 2.0
 OOM = b"torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"
@@ -222,6 +225,23 @@ def test_the_command_tells_of_each_failure_and_ends_cleanly_with_ctrl_c(tmp_path
         rest, errors = process.communicate(timeout=60)
     assert (process.returncode, rest) == (130, b"")
     assert b"Traceback" not in errors
+
+
+def test_each_failure_that_is_told_is_posted_and_stored(tmp_path: Path) -> None:
+    log, url, store = tmp_path / "a.log", tmp_path / "url", tmp_path / "incidents.db"
+    log.write_bytes(b"KeyError: 'x'\n")
+    with serving() as serve:
+        server = serve(Reply(200))
+        url.write_text(server.url)
+        options = ("--settle", "0.2", "--alert-url", str(url), "--incidents", str(store))
+        with following(*options, str(log)) as process:
+            next_line(process)
+            process.send_signal(signal.SIGINT)  # what is told is posted all the same
+            process.communicate(timeout=60)
+    (posted,) = server.received
+    assert posted["text"] == f"penstock: KeyError in {log}:1"
+    assert posted["needs_operator"] is True
+    assert Incidents(store, full_text=False).newest()[0].root_cause == "KeyError"
 
 
 def test_what_is_not_told_yet_is_told_when_it_is_ended() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from penstock.errors import UsageError
@@ -87,9 +85,8 @@ def test_whether_digits_matter_is_known() -> None:
 def test_a_pattern_that_is_slow_by_a_power_is_found_by_trying() -> None:
     slow = accept(r"a.*a.*a.*a.*a.*b", name="slow")
     quick = accept("out of memory", name="quick")
-    began = time.monotonic()
-    assert set(try_out({"slow": slow, "quick": quick})) == {"slow"}
-    assert time.monotonic() - began < 60
+    refused = try_out({"quick": quick, "slow": slow, "also quick": quick, "also slow": slow})
+    assert set(refused) == {"slow", "also slow"}
 
 
 def test_the_built_in_patterns_are_far_from_slow() -> None:
