@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,9 +66,20 @@ class IncidentOperator:
             raise UsageError(f"allow_patch must be True or False, not {allow_patch!r:.80}")
         self._allow_patch = allow_patch
         self._patch: Patch | None = None
+        self._asking = threading.Lock()
 
     def ask(self, error: BaseException, scene: Scene) -> Action | None:
-        """Waits for an answer that can be carried out; None if there was none in time."""
+        """Waits for an answer that can be carried out; None if there was none in time.
+
+        Threads that ask wait for each other.
+
+        Raises:
+            OSError: there is no room for an incident.
+        """
+        with self._asking:
+            return self._ask(error, scene)
+
+    def _ask(self, error: BaseException, scene: Scene) -> Action | None:
         identity, directory = self._incident(error, scene)
         timeout_s = scene.policy.operator_timeout_s
         self._alert(

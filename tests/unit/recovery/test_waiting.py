@@ -246,6 +246,21 @@ def test_a_training_that_ends_without_being_asked_leaves_a_report(tmp_path: Path
     assert stat.S_IMODE(one.directory.stat().st_mode) == 0o700
 
 
+def test_a_full_disk_does_not_take_the_place_of_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("penstock.recovery.waiting.create", full)
+    policy = RecoveryPolicy(WAIT.rules, operator_default=Action.SKIP)
+    _, trained = training(tmp_path, too_large, policy)
+    assert trained.result(20) == [0, 1, 3, 4]
+    _, trained = training(tmp_path, too_large)
+    with pytest.raises(ValueError, match="no room for 64"):
+        trained.result(20)
+
+
 def test_the_root_belongs_to_the_user_alone(tmp_path: Path) -> None:
     open_root = tmp_path / "open"
     open_root.mkdir()
