@@ -280,9 +280,11 @@ class ControlService(control_pb2_grpc.ControlServicer):
             if ruled is None:
                 ruled = await self._votes.wait(request)
             if ruled is not None:
+                failpoint("dispatcher.rule_step.before_commit")
                 engine.commit([ruled])
         made = arbitration.found(engine.state, request)
         await engine.durable()
+        failpoint("dispatcher.rule_step.before_reply")
         if made is None:
             return control_pb2.RuleStepReply(term=engine.state.term)
         return control_pb2.RuleStepReply(
