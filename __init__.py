@@ -25,14 +25,16 @@ if TYPE_CHECKING:
     from .client.in_situ import InSituSession
     from .client.keras_callbacks import keras_callbacks
     from .client.keras_in_situ import keras_in_situ
-    from .client.position import Position
     from .client.ranks import RankArbiter
     from .client.reader import Reader
     from .client.torch_data import TorchDataset, TorchLoader
     from .client.tracking import InputState
     from .graph import cache_here, explain
+    from .proto.position import Position
+    from .recovery.failover import FailoverExtension, FailureInfo
     from .recovery.in_situ import in_situ
     from .recovery.policy import Backoff, RecoveryPolicy, RecoveryRule
+    from .recovery.strategy import FailoverStrategy
     from .timing import Timing
 
 __version__ = "0.1.0"
@@ -40,6 +42,9 @@ __version__ = "0.1.0"
 __all__ = [
     "ArrayIterator",
     "Backoff",
+    "FailoverExtension",
+    "FailoverStrategy",
+    "FailureInfo",
     "InSituSession",
     "InputState",
     "LocalCluster",
@@ -67,9 +72,12 @@ _HOMES = {
     "ArrayIterator": "client.arrays",
     "Backoff": "recovery.policy",
     "InSituSession": "client.in_situ",
+    "FailoverExtension": "recovery.failover",
+    "FailoverStrategy": "recovery.strategy",
+    "FailureInfo": "recovery.failover",
     "InputState": "client.tracking",
     "LocalCluster": "client.embedded",
-    "Position": "client.position",
+    "Position": "proto.position",
     "RankArbiter": "client.ranks",
     "Reader": "client.reader",
     "RecoveryPolicy": "recovery.policy",

@@ -101,6 +101,14 @@ class FollowedError(RefusedError):
     """Another process has registered at this worker's address after this one."""
 
 
+class SeatTakenError(RefusedError):
+    """Another consumer of the group has this rank, and is alive."""
+
+
+class ResizedError(RefusedError):
+    """The group of consumers was resized: this one belongs to a former generation of it."""
+
+
 class ProtocolError(RefusedError):
     """Bytes on a stream are not a frame of this protocol, or of a version we speak."""
 

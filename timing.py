@@ -33,6 +33,9 @@ class Timing:
             dispatcher's own question before only its heartbeats count.
         lease_s: a dispatcher that has not renewed its hold of the journal for this long may be
             replaced by a standby.
+        follow_s: how often logs that are followed are looked at for what is new in them.
+        settle_s: a failure in logs that are followed is told when nothing more of it has come for
+            this long, or when it began five times as long ago.
     """
 
     heartbeat_s: float = 0.5
@@ -47,6 +50,8 @@ class Timing:
     progress_timeout_s: float = 600.0
     probe_deadline_s: float = 1.0
     lease_s: float = 5.0
+    follow_s: float = 0.25
+    settle_s: float = 2.0
 
     def scaled(self, factor: float) -> Timing:
         """Returns a copy with every value multiplied by `factor` (> 0).

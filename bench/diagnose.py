@@ -1,8 +1,9 @@
 """Case `diagnose`: how many megabytes of log a second are read for a diagnosis, on one core.
 
-Logs are made in memory, block by block, so that no disk is measured; `varied` is the worst there
-is, lines that are all different and hold words of rules. Each ends with a failure that
-has to be found.
+Logs are made in memory, block by block, so that no disk is measured. `usual` is what trainers write
+when all is well; `mixed` holds what is hard as well: ids in every tenth line, words of rules,
+warnings, and one line of fifty like no other. `varied` is the worst there is, lines that are all
+different and hold words of rules. Each ends with a failure that has to be found.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 
     Line = Callable[[random.Random, int], str]
 
-MEGABYTES = 300
+MEGABYTES = 1000
 _VARIED_MEGABYTES = 3
+#: Stands in a block where each repetition of it has another text.
+_TURN = b"@@@@"
 _FAILURE = b"\nTraceback (most recent call last):\n  File \"t.py\", line 1, in f\nKeyError: 'x'\n"
 _WORDS = ("loader", "queue", "rank", "shard", "token", "cache", "worker", "value")
 
@@ -39,10 +42,11 @@ METRICS = {
 
 @contextlib.contextmanager
 def contestants(settings: Settings, show: Show) -> Iterator[list[Contestant]]:
-    """A training's usual log, and one of lines that are all different."""
+    """A training's usual log, a harder one, and one of lines that are all different."""
     scale = 10 if settings.quick else 1
     yield [
         Contestant("usual", partial(measure, _usual, MEGABYTES // scale)),
+        Contestant("mixed", partial(measure, _mixed, MEGABYTES // scale)),
         Contestant("varied", partial(measure, _varied, _VARIED_MEGABYTES)),
     ]
 
@@ -66,15 +70,21 @@ def measure(line: Line, megabytes: int) -> Metrics:
     block = _block(line)
     count = max(megabytes * 1_000_000 // len(block), 1)
 
+    made_s = 0.0
+
     def blocks() -> Iterator[bytes]:
-        for _ in range(count):
-            yield block
+        nonlocal made_s
+        for turn in range(count):
+            began = time.process_time()
+            made = block.replace(_TURN, b"%04x" % (turn * 40503 % 65536))
+            made_s += time.process_time() - began
+            yield made
         yield _FAILURE
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.process_time()
     found = diagnose_logs([blocks()])
-    seconds = time.process_time() - began
+    seconds = time.process_time() - began - made_s
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     if found.root_cause != "KeyError":
         raise VerificationError(f"the log's failure was taken for {found.root_cause}")
@@ -110,3 +120,21 @@ def _usual(source: random.Random, number: int) -> str:
 def _varied(source: random.Random, number: int) -> str:
     words = " ".join(f"{source.choice(_WORDS)}{source.getrandbits(40):x}" for _ in range(7))
     return f"worker says {words}"
+
+
+def _mixed(source: random.Random, number: int) -> str:
+    """Routine lines of many kinds, some with ids, few unlike all others."""
+    clock = f"2026-11-25T05:{number // 60 % 60:02}:{number % 60:02}.{number % 1000:03}Z"
+    kind = source.randrange(50)
+    if kind == 0:
+        return f"{_varied(source, number)} @@@@{source.choice(_WORDS)}"
+    if kind < 6:
+        uuid = f"@@@@{source.getrandbits(16):04x}-4a1b-8c2d-9e3f-{source.getrandbits(48):012x}"
+        return f"{clock} INFO request {uuid} of rank {number % 8} took {number % 97} ms, no error"
+    if kind < 12:
+        return f"{clock} WARNING loader.py:{number % 400} worker {number % 64} is slow, retrying"
+    if kind < 18:
+        return f'{{"t": "{clock}", "level": "info", "errors": 0, "queue": {number}, "failed": 0}}'
+    if kind < 24:
+        return f"{clock} cache hit for shard-{number:06}.tar, token valid for {number % 60} minutes"
+    return _usual(source, number)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..client.audit import AuditReport
 
 _COUNTS = ("lost", "duplicated", "unexpected", "altered")
+_TRAINED = (*_COUNTS, "reordered")
 
 
 def audit_command(
@@ -29,10 +30,12 @@ def audit_command(
     ),
     json: bool = typer.Option(False, "--json", help="Print the whole report as one JSON object."),
 ) -> None:
-    """Checks a ledger for lost, duplicated, unexpected and altered elements.
+    """Checks a ledger for lost, duplicated, unexpected, altered and reordered elements.
 
     A ledger is written by `penstock.distribute(..., ledger=DIR)`. Each line of the report is one
-    client's visit of one epoch. Exits with 5 if anything is wrong, or a file is damaged, and with
+    client's visit of one epoch. Where trainers commit positions, or several consumers share a job,
+    a second table says what the training as a whole saw of each epoch: up to the commits of each
+    life. Exits with 5 if anything is wrong, or a file is damaged, and with
     2 if there is no ledger in the directory.
     """
     from ..client.audit import audit
@@ -50,12 +53,16 @@ def audit_command(
 def _document(report: AuditReport) -> dict[str, Any]:
     return {
         "clean": report.clean,
-        **{name: getattr(report, name) for name in _COUNTS},
+        **{name: getattr(report, name) for name in _TRAINED},
         "damaged": list(report.damaged),
         "skipped": [dataclasses.asdict(skip) for skip in report.skips],
         "visits": [
             {**dataclasses.asdict(visit), "digest": str(visit.digest), "clean": visit.clean}
             for visit in report.visits
+        ],
+        "trainings": [
+            {**dataclasses.asdict(training), "clean": training.clean}
+            for training in report.trainings
         ],
     }
 
@@ -82,7 +89,27 @@ def _print(report: AuditReport, console: Console) -> None:
             f"skipped by the trainer: epoch {skip.epoch}, elements {skip.first} to {last}:"
             f" {escape(skip.why)}"
         )
+    if report.trainings:
+        _print_trainings(report, console)
     for text in report.damaged:
         console.print(f"[red]damaged:[/red] {text}")
     exact = "[green]every element exactly once[/green]"
     console.print(exact if report.clean else "[red]NOT exact[/red]")
+
+
+def _print_trainings(report: AuditReport, console: Console) -> None:
+    table = Table(title="What was trained, by commits")
+    for column in ("training", "stream", "epoch", "state", "lives", "elements", *_TRAINED):
+        table.add_column(column, justify="left" if column == "training" else "right")
+    for training in report.trainings:
+        table.add_row(
+            training.training,
+            str(training.stream),
+            str(training.epoch),
+            "over" if training.over else "under way",
+            str(training.lives),
+            str(training.elements),
+            *(str(getattr(training, name)) for name in _TRAINED),
+            style=None if training.clean else "red",
+        )
+    console.print(table)

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json as jsonlib
-import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import UsageError
+from ..errors import PenstockError, UsageError
+from ..timing import Timing
+from .diagnose_follow import follow_logs
+from .diagnose_learn import (
+    Closing,
+    accept_learned,
+    blocks_of_input,
+    close_incident,
+    keep_rule_of_model,
+    learn_routine,
+    list_incidents,
+)
+from .diagnose_show import document_of, incident_line, show_evaluation, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ..recovery.diagnosis import Diagnosis
+    from ..recovery.diagnosis.answer import Suggestion
     from ..recovery.diagnosis.filters import Filter
     from ..recovery.diagnosis.incidents import Incident
+    from ..recovery.diagnosis.model import Model
     from ..recovery.diagnosis.rules import Rule
+    from ..recovery.diagnosis.scanner import Scanner
+
+_SETTLE_S = Timing().settle_s
 
 _Files = Annotated[
     list[Path] | None,
@@ -59,15 +73,69 @@ _Learn = Annotated[
 _Incidents = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="Past incidents: show the ones most like this, and store this one."
+        metavar="FILE",
+        help="Past incidents: show the ones most like this, and store this one; without logs:"
+        " list them.",
     ),
+]
+_Close = Annotated[
+    int | None,
+    typer.Option(metavar="NUMBER", help="Instead: say how an incident of --incidents ended."),
+]
+_Outcome = Annotated[
+    str, typer.Option(metavar="OUTCOME", help="With --close: recovered, 'not recovered', or open.")
+]
+_Note = Annotated[str, typer.Option(metavar="TEXT", help="With --close: what was done about it.")]
+_RootCause = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="With --close: what it was, if rules did not see it."),
 ]
 _Accept = Annotated[
     Path | None,
     typer.Option(
-        metavar="PENDING", help="Instead: add the filters of this file to that of --filters."
+        metavar="PENDING",
+        help="Instead: add what was learned, of this file, to those of --filters and --rules.",
     ),
 ]
+_Pending = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PENDING",
+        help="Where rules wait for --accept: the model's, and with --close the incident's.",
+    ),
+]
+_ModelUrl = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="A server of OpenAI's chat completions, such as http://127.0.0.1:8000/v1, that is"
+        " asked where rules are not sure; it gets masked lines of the logs. Or PENSTOCK_MODEL_URL.",
+    ),
+]
+_Model = Annotated[
+    str | None, typer.Option("--model", metavar="NAME", help="The model. Or PENSTOCK_MODEL.")
+]
+_ModelKey = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A file that holds its key. Or PENSTOCK_MODEL_KEY: the key."),
+]
+_ModelBelow = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="Ask where the rules' confidence is less; 1: always."),
+]
+_Follow = Annotated[
+    bool,
+    typer.Option(
+        "--follow",
+        "-f",
+        help="Go on reading, also where a file is cut or replaced, and print each failure when"
+        " nothing more of it comes; with --json an object a line. Ends with Ctrl-C.",
+    ),
+]
+_Settle = Annotated[
+    float, typer.Option(min=0, help="With --follow: seconds without more of a failure.")
+]
+_ModelDeadline = Annotated[float, typer.Option(help="Seconds for all of the model's answer.")]
 
 
 def diagnose(
@@ -80,92 +148,152 @@ def diagnose(
     evaluate: _Evaluate = None,
     learn: _Learn = None,
     accept: _Accept = None,
+    follow: _Follow = False,
+    settle: _Settle = _SETTLE_S,
     incidents: _Incidents = None,
+    close: _Close = None,
+    outcome: _Outcome = "recovered",
+    note: _Note = "",
+    root_cause: _RootCause = None,
+    pending: _Pending = None,
+    model_url: _ModelUrl = None,
+    model: _Model = None,
+    model_key_file: _ModelKey = None,
+    model_below: _ModelBelow = 0.7,
+    model_deadline: _ModelDeadline = 30.0,
 ) -> None:
     """Says what made a training or a service fail, from its logs, by rules.
 
     The earliest root cause after the last progress wins over what followed from it, such as the
-    timeouts of other ranks and the launcher's report. Logs of any size are read once, in bounded
-    memory; nothing leaves this machine.
+    timeouts of other ranks. Logs of any size are read once, in bounded memory. Nothing leaves this
+    machine without --model-url, and a model only suggests.
 
         penstock diagnose rank*.log
-        penstock diagnose --json worker.log | jq .root_cause
-        tail -n 100000 big.log | penstock diagnose -
         penstock diagnose good-run.log --learn pending.json
-        penstock diagnose --accept pending.json --filters filters.json
+        penstock diagnose --incidents incidents.db --close 17 --root-cause FluxError
+        penstock diagnose --accept pending.json --filters filters.json --rules rules.json
 
-    Rules are data, described in docs/diagnosis.md. A rule file is refused as a whole if one of its
-    rules contradicts its own examples or has a pattern that may run for ever.
-
-    Exit codes: 0 a root cause was found, 1 none was (or, with --evaluate, an answer was wrong), 2
-    a file cannot be read or is refused.
+    Rules are data (docs/diagnosis.md). Exit codes: 0 a root cause was found, 1 none was (or, with
+    --evaluate, an answer was wrong), 2 a file is refused, 130 --follow was interrupted.
     """
-    if sum(map(bool, (evaluate, files, accept))) != 1 or (learn is not None and not files):
-        raise UsageError("give either logs (with --learn or without), --evaluate or --accept")
+    closing = None if close is None else Closing(close, outcome, note, root_cause)
+    _check_modes(files or None, (evaluate, accept, closing), incidents)
+    if ((follow or learn) and not files) or (follow and (learn or model_url)):
+        raise UsageError("--follow and --learn need logs; --follow neither learns nor asks a model")
     if accept is not None:
-        _accept(accept, filters or [])
-        return
+        return accept_learned(accept, filters or [], rules or [])
     known, routine = _rules(rules or [], filters or [], acme_rules, acme_filters)
     if evaluate is not None:
-        _evaluate(evaluate, known, routine, json)
-        return
-    if learn is not None:
-        _learn(files or [], learn, known)
-        return
-    from ..recovery.diagnosis.entry import diagnose_logs
+        if not show_evaluation(evaluate, known, routine, json):
+            raise typer.Exit(1)
+    elif closing is not None:
+        close_incident(incidents, closing, pending, known)
+    elif not files and incidents is not None:
+        list_incidents(incidents, json)
+    elif learn is not None:
+        learn_routine(files or [], learn, known)
+    elif follow:
+        follow_logs(files or [], known, routine, settle_s=settle, json=json, incidents=incidents)
+    else:
+        asked = _model(model_url, model, model_key_file, model_below, model_deadline)
+        _diagnose(files or [], known, routine, asked, _Output(json, incidents, pending))
 
-    found = diagnose_logs(map(_blocks, files or []), rules=known, filters=routine)
-    past = _past(incidents, found)
-    document = {**_document(found), "similar": [dataclasses.asdict(one) for one in past]}
-    typer.echo(jsonlib.dumps(document) if json else _text(found))
-    for one in past if not json else ():
-        note = f" ({one.note})" if one.note else ""
-        typer.echo(
-            f"like incident {one.number}: {one.root_cause}, {one.outcome}{note};"
-            f" similarity {one.similarity:.0%}"
+
+def _check_modes(
+    files: list[Path] | None, others: tuple[object, ...], incidents: Path | None
+) -> None:
+    """Refuses what asks for several things, or for nothing."""
+    modes = sum(mode is not None for mode in (files, *others))
+    if modes > 1 or (not modes and incidents is None):
+        raise UsageError(
+            "give either logs (with --learn or --follow, or without), --evaluate, --accept,"
+            " --incidents FILE --close NUMBER, or --incidents FILE alone"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A model, and where rules are sure enough not to ask it."""
+
+    model: Model
+    below: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Output:
+    """Where a diagnosis goes."""
+
+    json: bool
+    incidents: Path | None
+    pending: Path | None
+
+
+def _model(
+    url: str | None, name: str | None, key_file: Path | None, below: float, deadline_s: float
+) -> _Asked | None:
+    from ..recovery.diagnosis.model import model_of
+
+    model = model_of(url, name, key_file, deadline_s=deadline_s)
+    return None if model is None else _Asked(model, below)
+
+
+def _diagnose(
+    files: list[Path],
+    rules: tuple[Rule, ...],
+    filters: tuple[Filter, ...],
+    asked: _Asked | None,
+    output: _Output,
+) -> None:
+    from ..recovery.diagnosis.entry import scan_logs, verdict_of
+    from ..recovery.diagnosis.incidents import Incidents
+
+    scanner = scan_logs(map(blocks_of_input, files), rules=rules, filters=filters)
+    found = verdict_of(scanner)
+    store = None if output.incidents is None else Incidents(output.incidents)
+    past = [] if store is None else store.similar(found)
+    suggestion = None
+    if asked is not None and (found.confidence < asked.below or asked.below == 1):
+        suggestion = _ask(asked.model, scanner, found, past, rules)
+    if store is not None and found.evidence:
+        number = store.add(found, suggestion=suggestion)
+        typer.echo(f"stored as incident {number} in {output.incidents}", err=True)
+    if output.json:
+        similar = [one.to_dict() for one in past]
+        typer.echo(jsonlib.dumps({**document_of(found, suggestion), "similar": similar}))
+    else:
+        typer.echo("\n".join([text_of(found, suggestion), *map(incident_line, past)]))
+    if suggestion is not None and output.pending is not None:
+        keep_rule_of_model(suggestion, output.pending, rules)
     if not found.confidence:
         raise typer.Exit(1)
 
 
-def _past(path: Path | None, found: Diagnosis) -> list[Incident]:
-    """Incidents like this one, which is then stored if anything is known of it."""
-    if path is None:
-        return []
-    from ..recovery.diagnosis.incidents import Incidents
+def _ask(
+    model: Model,
+    scanner: Scanner,
+    found: Diagnosis,
+    past: list[Incident],
+    rules: tuple[Rule, ...],
+) -> Suggestion | None:
+    """What the model suggests; None, with a warning, if there is nothing to be had from it."""
+    from ..recovery.diagnosis.model import ask
+    from ..recovery.diagnosis.prompt import question_of
 
-    store = Incidents(path)
-    past = store.similar(found)
-    if found.evidence:
-        typer.echo(f"stored as incident {store.add(found)} in {path}", err=True)
-    return past
-
-
-def _learn(files: list[Path], pending: Path, rules: tuple[Rule, ...]) -> None:
-    from ..recovery.diagnosis.learning import learn_filters, write_pending
-    from ..recovery.diagnosis.scanner import lines_of
-
-    lines = (line for path in files for some in lines_of(_blocks(path)) for line in some)
-    learned = learn_filters(lines, rules)
-    write_pending(pending, learned)
-    typer.echo(f"{len(learned)} filters in {pending}: read them, remove what is wrong, then accept")
-
-
-def _accept(pending: Path, filters: list[Path]) -> None:
-    from ..recovery.diagnosis.entry import builtin_rules
-    from ..recovery.diagnosis.learning import accept_pending
-
-    if len(filters) != 1:
-        raise UsageError("--accept needs one --filters FILE, to which it adds")
-    typer.echo(f"{accept_pending(pending, filters[0], builtin_rules())} filters were added")
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    from ..recovery.diagnosis.evaluate import BLOCK_BYTES, blocks_of
-
-    if str(path) != "-":
-        return blocks_of(path)
-    return iter(lambda: sys.stdin.buffer.read(BLOCK_BYTES), b"")
+    question = question_of(
+        found,
+        notes=scanner.notes,
+        tail=scanner.tail,
+        similar=past,
+        reasons=(rule.reason for rule in rules),
+        secrets=(model.key,),
+    )
+    if not question.lines:
+        return None
+    try:
+        return ask(model, question)
+    except PenstockError as error:
+        typer.echo(f"warning: no suggestion: {error}", err=True)
+        return None
 
 
 def _rules(
@@ -194,52 +322,3 @@ def _rules(
     for reason in refused:
         typer.echo(f"warning: left out: {reason}", err=True)
     return unique(known), tuple(routine)
-
-
-def _document(found: Diagnosis) -> dict[str, Any]:
-    document = dataclasses.asdict(found)
-    document.update(category=found.category.value, strategy=found.strategy.value)
-    return document
-
-
-def _text(found: Diagnosis) -> str:
-    lines = [
-        f"root cause   {found.root_cause} ({found.category.value})",
-        f"confidence   {found.confidence:.0%}, by {found.source}",
-        f"recoverable  {'yes' if found.recoverable else 'no'}; {found.strategy.value}",
-    ]
-    if found.entity:
-        lines.append(f"what         {found.entity}")
-    if found.contributing:
-        lines.append(f"beside it    {', '.join(found.contributing)}")
-    lines += [f"what to do   {found.mitigation}", "evidence"]
-    return "\n".join([*lines, *(f"  | {line}" for line in found.evidence)])
-
-
-def _evaluate(
-    directory: Path, rules: tuple[Rule, ...], filters: tuple[Filter, ...], json: bool
-) -> None:
-    from ..recovery.diagnosis.evaluate import by_reason, evaluate
-
-    answers = evaluate(directory, rules=rules, filters=filters)
-    wrong = [one for one in answers if not one.right]
-    table = by_reason(answers)
-    if json:
-        typer.echo(
-            jsonlib.dumps(
-                {
-                    "right": len(answers) - len(wrong),
-                    "total": len(answers),
-                    "by_reason": {name: list(counts) for name, counts in table.items()},
-                    "wrong": {one.path.name: one.diagnosis.root_cause for one in wrong},
-                }
-            )
-        )
-    else:
-        for name, (right, total) in sorted(table.items()):
-            typer.echo(f"{name:32} {right:3} of {total:3}")
-        for one in wrong:
-            typer.echo(f"wrong: {one.path.name} was taken for {one.diagnosis.root_cause}")
-        typer.echo(f"right: {len(answers) - len(wrong)} of {len(answers)}")
-    if wrong:
-        raise typer.Exit(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -74,6 +74,28 @@ _StopOnStdinEof = Annotated[
     bool,
     typer.Option("--stop-on-stdin-eof", help="Stop when standard input ends, with the supervisor."),
 ]
+_FailoverExtension = Annotated[
+    str,
+    typer.Option(
+        metavar="MODULE::CLASS",
+        help="A subclass of penstock.FailoverExtension that says what is done about each failure, "
+        "looked up from the current directory too (docs/failover.md).",
+    ),
+]
+_FailoverDeadline = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS", help="How long it may take to answer before the default is taken."
+    ),
+]
+_AlertUrlFile = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="A file with the URL of a webhook, which is told of decisions that need a person; "
+        "they are in the log as ALERT anyway.",
+    ),
+]
 _SnapshotRecords = Annotated[
     int,
     typer.Option(
@@ -102,6 +124,9 @@ def dispatcher(
     announce: _Announce = "",
     stop_on_stdin_eof: _StopOnStdinEof = False,
     snapshot_records: _SnapshotRecords = 20_000,
+    failover_extension: _FailoverExtension = "",
+    failover_deadline: _FailoverDeadline = 10.0,
+    alert_url_file: _AlertUrlFile = "",
 ) -> None:
     """Runs the dispatcher: one for a cluster.
 
@@ -116,7 +141,7 @@ def dispatcher(
     Exits with 0 when stopped, 2 for a bad option, 3 when the address is taken, 6 when the journal
     is locked by another dispatcher, damaged, cannot be written, or was taken over by a standby.
     """
-    _check(log_level, log_format)
+    _check(log_level, log_format, failover_deadline)
     given = {
         "worker_timeout_s": worker_timeout,
         "client_timeout_s": client_timeout,
@@ -126,12 +151,7 @@ def dispatcher(
     }
     timing = _timing(given, time_scale)
     configure(log_level, "json" if log_format == "json" else "human")
-    # Not at the head: gRPC takes longer to load than the other commands take to run.
-    import asyncio
-
-    from ..dispatcher.server import DispatcherOptions, serve
-
-    options = DispatcherOptions(
+    _serve(
         host=host,
         port=port,
         journal=None if journal == "none" else Path(journal),
@@ -140,11 +160,32 @@ def dispatcher(
         announce=announce or None,
         stop_on_stdin_eof=stop_on_stdin_eof,
         snapshot_records=snapshot_records,
+        failover_extension=failover_extension,
+        failover_deadline_s=failover_deadline,
+        alerts=_alerts(alert_url_file),
     )
-    asyncio.run(serve(options))
 
 
-def _check(log_level: str, log_format: str) -> None:
+def _alerts(path: str) -> Any:
+    if not path:
+        return None
+    from ..recovery.alerts import Alerts, url_in  # not at the head: few use it
+
+    return Alerts(url_in(path, "--alert-url-file"))
+
+
+def _serve(**options: Any) -> None:
+    # Not at the head: gRPC takes longer to load than the other commands take to run.
+    import asyncio
+
+    from ..dispatcher.server import DispatcherOptions, serve
+
+    asyncio.run(serve(DispatcherOptions(**options)))
+
+
+def _check(log_level: str, log_format: str, failover_deadline: float) -> None:
+    if not 0 < failover_deadline < float("inf"):
+        raise UsageError(f"--failover-deadline must be a number above 0, not {failover_deadline}")
     if log_level.lower() not in LEVELS:
         raise UsageError(f"--log-level must be one of {', '.join(LEVELS)}, not {log_level!r}")
     if log_format not in ("human", "json"):

@@ -19,6 +19,8 @@ from .faults import faults
 from .health import health
 from .incidents import incidents, repair
 from .journal import app as journal_app
+from .quarantine import app as quarantine_app
+from .readmit import readmit
 from .soak import soak
 from .status import status
 from .worker import worker
@@ -46,6 +48,7 @@ app.command()(dispatcher)
 app.command()(worker)
 app.command()(status)
 app.command()(health)
+app.command()(readmit)
 app.command()(soak)
 app.command()(faults)
 app.command("explain")(explain_command)
@@ -56,6 +59,7 @@ app.command()(incidents)
 app.command()(repair)
 app.add_typer(journal_app, name="journal")
 app.add_typer(cache_app, name="cache")
+app.add_typer(quarantine_app, name="quarantine")
 
 
 def _version(value: bool) -> None:

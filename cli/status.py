@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -68,10 +69,60 @@ def _print(picture: dict[str, Any], console: Console) -> None:
                 str(job["recomputed_elements"]) if number == 0 else "",
             )
     console.print(jobs)
+    if picture["groups"]:
+        _print_groups(picture["groups"], console)
     if picture["cache"]["stores"]:
         _print_cache(picture["cache"], console)
+    for job in picture["jobs"]:
+        if job["bad_elements"]["elements"]:
+            count = len(job["bad_elements"]["elements"])
+            console.print(f"job {job['id']} leaves out {count} bad elements (penstock quarantine)")
+    _print_failover(picture["failover"], console)
     for text in picture["waiting"]:
         console.print(f"[yellow]waiting:[/yellow] {text}")
+
+
+def _print_failover(failover: dict[str, Any], console: Console) -> None:
+    """The last decisions about faults, who is retired, and what was wrong with extensions."""
+    if failover["decisions"]:
+        decisions = Table("fault", "job", "decided", "by", "what failed", title="Faults")
+        for made in failover["decisions"]:
+            reason = f" ({made['reason']})" if made["reason"] else ""
+            decisions.add_row(
+                str(made["fault"]),
+                made["job"] or "-",
+                made["strategy"] + reason,
+                made["source"],
+                escape(made["text"]),
+            )
+        console.print(decisions)
+    for spent in failover["budgets"]:
+        console.print(
+            f"job {spent['job'] or '-'} used {spent['strategy']} {spent['used']} times,"
+            f" {spent['left']} left"
+        )
+    for who in failover["retired"]:
+        console.print(f"retired: worker {who['worker']} at {who['address']}, {who['reason']}")
+    for problem in failover["problems"]:
+        console.print(f"[red]failover extension:[/red] {escape(problem)}")
+
+
+def _print_groups(groups: list[dict[str, Any]], console: Console) -> None:
+    columns = ("group", "resizes", "consumer", "state", "job", "epoch", "committed")
+    table = Table(*columns, title="Consumers")
+    for group in groups:
+        for consumer in group["consumers"]:
+            at = consumer["committed"]
+            table.add_row(
+                group["name"],
+                str(group["generation"] - 1),
+                f"{consumer['rank']} of {group['world']}",
+                consumer["state"],
+                consumer["job"] or "-",
+                f"{consumer['progress']:.2f}",
+                "-" if at is None else f"epoch {at['epoch']}, {at['consumed']} elements",
+            )
+    console.print(table)
 
 
 def _print_cache(cache: dict[str, Any], console: Console) -> None:
@@ -89,6 +140,7 @@ def _print_cache(cache: dict[str, Any], console: Console) -> None:
 def _state_of(worker: dict[str, Any]) -> str:
     """The state in words: why it was lost, and what it would come back as."""
     if worker["state"] != "lost":
-        return str(worker["state"])
+        limited = f", limited: {worker['limited']}" if worker["limited"] else ""
+        return f"{worker['state']}{limited}"
     place = ", replaced" if worker["replaced"] else ""
     return f"lost{place}: {worker['reason']}"

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -104,6 +104,25 @@ _StopOnStdinEof = Annotated[
 ]
 
 
+_LastWords = Annotated[
+    str,
+    typer.Option(
+        metavar="FILE",
+        help="Where to say what is run. The next worker with that file takes on less if memory "
+        "ended this one, and an element that kills one worker after the other is found.",
+    ),
+]
+_LastExit = Annotated[
+    int,
+    typer.Option(
+        metavar="CODE",
+        envvar="PENSTOCK_LAST_EXIT",
+        help="For supervisors: the exit code of the worker before this one; 137, 9 and -9 are "
+        "taken for a death of memory.",
+    ),
+]
+
+
 def worker(
     dispatcher: _Dispatcher = "127.0.0.1:5050",
     host: _Host = "127.0.0.1",
@@ -121,6 +140,8 @@ def worker(
     time_scale: _TimeScale = 1.0,
     log_level: _LogLevel = "info",
     log_format: _LogFormat = "human",
+    last_words: _LastWords = "",
+    last_exit: _LastExit = 0,
     announce: _Announce = "",
     stop_on_stdin_eof: _StopOnStdinEof = False,
 ) -> None:
@@ -142,9 +163,7 @@ def worker(
         timing = _timing(warn_after, time_scale)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    from ..worker.server import WorkerOptions, serve
-
-    options = WorkerOptions(
+    _serve(
         dispatcher=dispatcher,
         host=host,
         port=port,
@@ -157,11 +176,18 @@ def worker(
         checkpoint_interval=checkpoint_interval,
         cache_dir=cache_dir,
         cache_limit=parse_size(cache_limit) if cache_limit else 0,
+        last_words=last_words,
+        last_exit=last_exit,
         announce=announce,
         stop_on_stdin_eof=stop_on_stdin_eof,
         timing=timing,
     )
-    _leave(serve(options))
+
+
+def _serve(**options: Any) -> None:
+    from ..worker.server import WorkerOptions, serve
+
+    _leave(serve(WorkerOptions(**options)))
 
 
 def _timing(warn_after_s: float, scale: float) -> Timing:

@@ -15,7 +15,7 @@ from .restoring import checked_consumed
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from .position import Position
+    from ..proto.position import Position
     from .reader import Reader
 
 #: The one key of a state.

@@ -3,28 +3,29 @@
 Each client wrote a file of its own (see `ledger`); a *visit* is one client's run through one epoch
 of one stream. A finished visit must have every element of every split exactly once, and hashes
 that add up to the digest that was proven. An unfinished one (the trainer stopped or was killed)
-must have no gap and nothing twice. A damaged file fails the audit as a whole.
+must have no gap and nothing twice. What several lives of several consumers come to is in
+`training`. A damaged file fails the audit as a whole.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import UsageError, VerificationError
 from ..proto.hashing import Digest, DigestBuilder
 from .ledger import SUFFIX, read_records
+from .recorded import LifeRecord, Visit, against
+from .training import trained
 
 if TYPE_CHECKING:
     import os
 
-    from numpy.typing import ArrayLike, NDArray
-
-#: Ground truth: a digest (of which the order is not compared), or the hash of every element.
-Truth: TypeAlias = "Digest | ArrayLike"
+    from .recorded import Truth
+    from .training import TrainingAudit
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,36 +91,47 @@ class AuditReport:
         visits: one for each visit of an epoch, by file, stream and epoch.
         damaged: what cannot be read, in words.
         skips: what the trainer left out.
+        trainings: what trainings of several lives or consumers were trained on, by epoch.
     """
 
     visits: tuple[VisitAudit, ...]
     damaged: tuple[str, ...]
     skips: tuple[Skip, ...] = ()
+    trainings: tuple[TrainingAudit, ...] = ()
 
     @property
     def clean(self) -> bool:
-        """Every visit is clean, and everything could be read."""
-        return not self.damaged and all(visit.clean for visit in self.visits)
+        """Every visit and training is clean, and everything could be read."""
+        return not self.damaged and all(part.clean for part in self._parts)
 
     @property
     def lost(self) -> int:
-        """Lost elements of all visits."""
-        return sum(visit.lost for visit in self.visits)
+        """Lost elements of all visits and trainings."""
+        return sum(part.lost for part in self._parts)
 
     @property
     def duplicated(self) -> int:
-        """Duplicated elements of all visits."""
-        return sum(visit.duplicated for visit in self.visits)
+        """Duplicated elements of all visits and trainings."""
+        return sum(part.duplicated for part in self._parts)
 
     @property
     def unexpected(self) -> int:
-        """Unexpected elements of all visits."""
-        return sum(visit.unexpected for visit in self.visits)
+        """Unexpected elements of all visits and trainings."""
+        return sum(part.unexpected for part in self._parts)
+
+    @property
+    def _parts(self) -> list[VisitAudit | TrainingAudit]:
+        return [*self.visits, *self.trainings]
+
+    @property
+    def reordered(self) -> int:
+        """Reordered elements of all trainings."""
+        return sum(training.reordered for training in self.trainings)
 
     @property
     def altered(self) -> int:
-        """Altered elements of all visits."""
-        return sum(visit.altered for visit in self.visits)
+        """Altered elements of all visits and trainings."""
+        return sum(part.altered for part in self._parts)
 
 
 def audit(directory: str | os.PathLike[str], expected: Truth | None = None) -> AuditReport:
@@ -142,6 +154,7 @@ def audit(directory: str | os.PathLike[str], expected: Truth | None = None) -> A
     visits: list[VisitAudit] = []
     damaged: list[str] = []
     skips: list[Skip] = []
+    records: list[LifeRecord] = []
     for path in paths:
         found = _File(path)
         try:
@@ -150,24 +163,9 @@ def audit(directory: str | os.PathLike[str], expected: Truth | None = None) -> A
             damaged.append(str(error) if path.name in str(error) else f"{path}: {error}")
         skips += found.skips
         visits += [found.audited(visit, truth) for visit in found.visits.values()]
-    return AuditReport(tuple(visits), tuple(damaged), tuple(skips))
-
-
-_NOTHING = Digest(0, 0, 0)
-
-
-@dataclass(slots=True)
-class _Visit:
-    stream: int
-    epoch: int
-    #: (split, start, count) of every run of elements, and their hashes, in delivered order.
-    pieces: list[tuple[int, int, int]] = field(default_factory=list)
-    hashes: list[NDArray[np.uint64]] = field(default_factory=list)
-    #: What another life of the trainer consumed, and how much of which split.
-    before: Digest = _NOTHING
-    begun: dict[int, int] = field(default_factory=dict)
-    counts: dict[int, int] | None = None
-    proven: Digest | None = None
+        found.record.visits = found.visits
+        records.append(found.record)
+    return AuditReport(tuple(visits), tuple(damaged), tuple(skips), tuple(trained(records, truth)))
 
 
 class _File:
@@ -176,16 +174,20 @@ class _File:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._job = ""
-        self.visits: dict[tuple[int, int], _Visit] = {}
+        self.visits: dict[tuple[int, int], Visit] = {}
         self.skips: list[Skip] = []
+        self.record = LifeRecord()
 
     def read(self) -> None:
         for record in read_records(self._path):
             kind = record["kind"]
             if kind == "open":
                 self._job = str(record["job"])
+                self.record.opened(record)
             elif kind == "run":
                 self._read_run(record)
+            elif kind == "commit":
+                self.record.committed(record)
             elif kind == "resume":
                 visit = self._visit(record)
                 visit.before = Digest(*map(int, record["digest"]))
@@ -207,11 +209,11 @@ class _File:
         visit.pieces += pieces
         visit.hashes.append(hashes)
 
-    def _visit(self, record: dict[str, Any]) -> _Visit:
+    def _visit(self, record: dict[str, Any]) -> Visit:
         key = (int(record["stream"]), int(record["epoch"]))
-        return self.visits.setdefault(key, _Visit(*key))
+        return self.visits.setdefault(key, Visit(*key))
 
-    def audited(self, visit: _Visit, truth: Truth | None) -> VisitAudit:
+    def audited(self, visit: Visit, truth: Truth | None) -> VisitAudit:
         builder = DigestBuilder.after(visit.before)
         for hashes in visit.hashes:
             builder.update(hashes)
@@ -221,8 +223,9 @@ class _File:
         whole = not (lost or duplicated or unexpected)
         if visit.proven is not None and whole and visit.proven != digest:
             altered = 1
-        if visit.proven is not None and truth is not None:
-            missing, surplus = _against(truth, visit, digest)
+        shared = self.record.life is not None and self.record.life.consumer is not None
+        if visit.proven is not None and truth is not None and not shared:
+            missing, surplus = against(truth, visit.hashes, digest, visit.before.count)
             # A missing hash and one too many are one element that was altered.
             altered = max(altered, min(missing, surplus))
             lost = max(lost, missing - min(missing, surplus))
@@ -242,7 +245,7 @@ class _File:
         )
 
 
-def _positions(visit: _Visit) -> tuple[int, int, int]:
+def _positions(visit: Visit) -> tuple[int, int, int]:
     """(lost, duplicated, unexpected) by position: which elements of which splits came."""
     lost = duplicated = unexpected = 0
     spans: dict[int, list[tuple[int, int]]] = {}
@@ -268,19 +271,3 @@ def _positions(visit: _Visit) -> tuple[int, int, int]:
             covered = max(covered, stop)
         lost += max(0, limit - covered)
     return lost, duplicated, unexpected
-
-
-def _against(truth: Truth, visit: _Visit, digest: Digest) -> tuple[int, int]:
-    """(missing, surplus) elements by value."""
-    if isinstance(truth, Digest):
-        difference = truth.count - digest.count
-        if difference == 0 and truth.total != digest.total:
-            return 1, 1
-        return max(0, difference), max(0, -difference)
-    wanted, wanted_times = np.unique(np.asarray(truth, np.uint64), return_counts=True)
-    hashes = np.concatenate([*visit.hashes, np.empty(0, np.uint64)])
-    found, found_times = np.unique(hashes, return_counts=True)
-    _, in_wanted, in_found = np.intersect1d(wanted, found, assume_unique=True, return_indices=True)
-    common = int(np.minimum(wanted_times[in_wanted], found_times[in_found]).sum())
-    missing = int(wanted_times.sum()) - common - visit.before.count
-    return max(0, missing), len(hashes) - common

@@ -17,7 +17,11 @@ import numpy as np
 from ..proto.wire import ALIGNMENT, aligned_empty
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
+
+    Allocate = Callable[[int], memoryview]
 
 #: Smaller ones are no cheaper to pool than to make.
 _POOLED_BYTES_MIN = 64 << 10

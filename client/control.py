@@ -206,6 +206,28 @@ class Control:
 
         return self._call(call)
 
+    def open_seat(
+        self, request: control_pb2.OpenJobRequest, patience_s: float
+    ) -> control_pb2.OpenJobReply:
+        """Opens the job of one of several consumers, once a former life of it is gone.
+
+        Raises:
+            SeatTakenError: another one has had the rank for all of `patience_s` seconds.
+        """
+        deadline = time.monotonic() + patience_s
+        waited = False
+        while True:
+            try:
+                return self.open_job(request)
+            except errors.SeatTakenError as error:
+                if time.monotonic() > deadline:
+                    raise
+                if not waited:
+                    logger.warning("waiting for a seat: %s", error)
+                waited = True
+            if self.pause(self._timing.heartbeat_s):
+                raise errors.RefusedError("this client is closed")
+
     def commit(self, request: control_pb2.CommitPositionRequest) -> None:
         """Has a position journaled; returns when it is."""
         failpoint("client.commit.before_send")

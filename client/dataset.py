@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     import tensorflow as tf
 
+    from ..proto.position import Position
     from ..timing import Timing
     from .options import JobOptions
-    from .position import Position
     from .runs import Arrays
 
 logger = logging.getLogger(__name__)
@@ -55,9 +55,13 @@ def distribute(
     memory_limit: int = 256 << 20,
     cache: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
+    failover_extension: str | None = None,
+    on_bad_element: str = "fail",
+    max_bad: int = 10,
     element_spec: Any = None,
     restore: Position | str | None = None,
     resumable: bool = False,
+    consumer: tuple[int, int] | None = None,
     timing: Timing | None = None,
 ) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
     """Runs a pipeline on the service: `dataset = dataset.apply(distribute("host:5050"))`.
@@ -82,9 +86,16 @@ def distribute(
         memory_limit: bytes that may be buffered, but for one chunk of each lane.
         cache: `off`, `put`, `on` or `auto`; by default `on` if there is a `.cache()`, else `off`.
         cache_dir: of the workers of a cluster that is started here.
+        failover_extension: `module::Class`, a `FailoverExtension` that the dispatcher asks what to
+            do about the job's failures; it must be importable there and here.
+        on_bad_element: what is done when the same element raises in all attempts: `fail` the job,
+            `skip` it, or `quarantine` it: skip it and keep its error for `penstock quarantine`. The
+            other two declare no cardinality.
+        max_bad: elements that an epoch may lose so before the job fails.
         element_spec: the spec that the dataset is expected to have, if given.
         restore: where to go on: a position, its text, or "committed"; see `Reader`.
         resumable: the reader may be restored later: no cardinality is declared.
+        consumer: (rank, world) of this process, where several share the job's lanes; see `Reader`.
         timing: intervals and deadlines.
     """
     arguments = locals()  # exactly the arguments above; `Reader` takes the same
@@ -122,6 +133,8 @@ def planned(
         strict=strict,
         cache=options.cache not in (None, "off"),
     )
+    if options.on_bad_element != "fail":
+        plan = dataclasses.replace(plan, cardinality=tf.data.UNKNOWN_CARDINALITY)
     for note in plan.notes:
         if note.kind == "replay":
             logger.warning("%s", note)
@@ -174,7 +187,7 @@ def dataset_of(
         elif len(streams) == 1 and not plan.client_steps:
             result = _direct(reader, result)
         if resumable:
-            _declare(result, plan.cardinality)
+            _declare(result, reader.cardinality)
     # What keeps the reader alive: datasets made of this one refer to it, as do their iterators.
     result.penstock = reader
     return result

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from dataclasses import dataclass
 from threading import Condition, RLock
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from .history import History
 from .links import Links
 from .messages import frame_of, progress_of
 from .resumed import ResumedCore
+from .starts import Start
 from .sync import Outgoing, SyncLoop
 
 if TYPE_CHECKING:
@@ -32,31 +32,15 @@ if TYPE_CHECKING:
     from ..proto.spec import ComponentSpec
     from ..timing import Timing
     from .control import Control
-    from .epoch import StreamInfo
     from .events import Delivery, Instruction
     from .ledger import Ledger
-    from .position import StreamPosition
+    from .opened import OpenedJob
     from .stream import WorkerLink
 
 logger = logging.getLogger(__name__)
 
 _CLOSE_DEADLINE_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class OpenedJob:
-    """A job that the dispatcher opened for this client."""
-
-    job: str
-    client: str
-    term: int
-    seed: int
-    lanes: int
-    block: int
-    ordered: bool
-    deterministic: bool
-    next_epoch: tuple[int, ...]
-    streams: tuple[StreamInfo, ...]
+_AT_NEXT_EPOCHS = Start()
 
 
 class Engine:
@@ -66,7 +50,7 @@ class Engine:
         control: the dispatcher; the engine closes it at its end.
         job: what was opened.
         ledger: records what is delivered, or None; closed at the end.
-        start: where each stream goes on, if not at its next epoch.
+        start: where each stream goes on.
         memory_limit: bytes that all open epochs may buffer together.
         timing: intervals and deadlines.
 
@@ -84,7 +68,7 @@ class Engine:
         job: OpenedJob,
         *,
         ledger: Ledger | None,
-        start: Sequence[StreamPosition] | None = None,
+        start: Start = _AT_NEXT_EPOCHS,
         memory_limit: int,
         timing: Timing,
     ) -> None:
@@ -177,6 +161,13 @@ class Engine:
         self.history.delivered(reader.stream, reader.epoch, delivery.pieces)
         if self._ledger is not None:
             self._ledger.record(reader.stream, reader.epoch, delivery.pieces)
+
+    def committing(self, position: str, *, done: bool) -> None:
+        """Puts a commit on record: before it is sent, and when it is acknowledged."""
+        if self._ledger is not None:
+            with self.changed:
+                counts = {(r.stream, r.epoch): r.core.counts() for r in self._readers}
+            self._ledger.commit(position, counts, done=done)
 
     def epoch_over(self, reader: EpochReader, digest: Digest) -> None:
         """The epoch was delivered, proven and acknowledged."""

@@ -13,10 +13,10 @@ from .events import Delivery, EndOfEpoch, Wait
 
 if TYPE_CHECKING:
     from ..proto.hashing import Digest
+    from ..proto.position import StreamPosition
     from ..proto.spec import ComponentSpec
     from .engine import Engine
     from .lanes import EpochCore
-    from .position import StreamPosition
 
 logger = logging.getLogger(__name__)
 

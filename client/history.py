@@ -13,8 +13,8 @@ import xxhash
 
 from ..errors import PositionError, UsageError
 from ..proto.deal import deal
+from ..proto.position import StreamPosition
 from .lanes import EpochCore
-from .position import StreamPosition
 from .resumed import ResumedCore
 from .track import KEPT_MAX, Track
 
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ..proto.hashing import DigestBuilder
-    from .engine import OpenedJob
     from .epoch import StreamInfo
     from .events import Piece
+    from .opened import OpenedJob
+    from .starts import Start
     from .weave import Woven
 
 #: So many epochs are remembered with what was delivered of them; the others by their length.
@@ -79,10 +80,10 @@ class History:
 
     Args:
         job: what was opened.
-        start: where the job goes on, for each stream; None for its next epoch.
+        start: where the client goes on.
     """
 
-    def __init__(self, job: OpenedJob, start: Sequence[StreamPosition] | None) -> None:
+    def __init__(self, job: OpenedJob, start: Start) -> None:
         self._job = job
         self._start = start
         self._lock = threading.Lock()
@@ -98,9 +99,7 @@ class History:
         """The core of an epoch that is opened, and where it begins if not at its beginning."""
         job, info = self._job, self._job.streams[stream]
         lanes = dealt(job, stream, epoch)
-        start = self._start[stream] if self._start is not None else None
-        if start is not None and (start.epoch != epoch or not start.started):
-            start = None
+        start = self._start.at(stream, place_of(info, epoch), lanes, job.block)
         core = EpochCore(
             lanes, job.block, deterministic=job.deterministic, replayable=info.replayable
         )
@@ -120,6 +119,10 @@ class History:
             while len(self._tracks[stream]) > _TRACKS_MAX:
                 self._close(stream, next(iter(self._tracks[stream])))
         return core, start
+
+    def resumes(self, stream: int, epoch: int) -> bool:
+        """Whether an epoch, or this consumer's part of it, was begun in another life."""
+        return self._start.resumes(stream, epoch)
 
     def delivered(self, stream: int, epoch: int, pieces: Sequence[Piece | Woven]) -> None:
         """Elements that the trainer's side gets now."""

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable, Iterator
 
+    from ..proto.position import Position
     from ..recovery.arbitration import Arbiter
     from ..recovery.policy import RecoveryPolicy
-    from .position import Position
 
 
 class ReaderSource:

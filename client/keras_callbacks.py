@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from ..errors import PositionError, UsageError
-from .position import Position
+from ..proto.position import Position
 from .restoring import checked_consumed
 
 if TYPE_CHECKING:

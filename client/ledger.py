@@ -3,23 +3,28 @@
 A ledger is a directory; each client appends to a file of its own in it. A file is a sequence of
 records, `length, length check, xxh3-64 of the payload, msgpack payload`:
 
-    {kind: "open", version, job, client, seed, streams: [fingerprint]}
+    {kind: "open", version, job, client, seed, streams: [fingerprint], life: {…}}
     {kind: "resume", stream, epoch, digest: [count, total, chain], begun: [[split, elements]]}
     {kind: "run", stream, epoch, pieces: [[split, start, count]], hashes: bytes}
     {kind: "end", stream, epoch, digest: [count, total, chain], splits: [[split, count]]}
+    {kind: "commit", position, done, splits: [[stream, epoch, split, count]]}
     {kind: "skip", epoch, first, count, why}
     {kind: "close"}
 
-"resume" begins an epoch that another life of the trainer has begun: `digest` is of what that life
-consumed, `begun` says how much of which splits; splits that it consumed whole are not in this file.
-"skip" says that the trainer left elements of the distributed dataset out, by in-situ recovery.
-"end" is written only when the epoch was proven, and says how many elements each split has, so an
-auditor can tell what is missing. A record is made for each delivery, never for each element. The
-file is flushed and fsynced at the end of an epoch; a file without "close" may end in half a record.
+"life" is what `Life` says. "resume" begins an epoch that another life of the trainer has begun:
+`digest` is of what that life consumed, `begun` says how much of which splits; splits that it
+consumed whole are not in this file. "commit" is written twice: before a position is sent to the
+dispatcher, and with `done` when it has acknowledged it; it names the splits that were proven since
+the last one. "skip" says that the trainer left elements of the distributed dataset out, by in-situ
+recovery. "end" is written only when the epoch was proven, and says how many elements each split
+has, so an auditor can tell what is missing. A record is made for each delivery, never for each
+element. The file is flushed and fsynced at the end of an epoch and at a commit; a file without
+"close" may end in half a record.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import struct
@@ -46,6 +51,36 @@ _PREFIX = struct.Struct("<IIQ")
 _PAYLOAD_BYTES_MAX = 1 << 30
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Life:
+    """What an audit of several lives of several consumers has to know of one.
+
+    Attributes:
+        name: of the job, or of the consumers' group; empty for an unnamed one.
+        arrival: (term, number) of the client at the dispatcher, which grow.
+        start: the text of the position that it goes on at; empty for none.
+        consumer: (rank, world, generation); None if it has all lanes.
+        group_start: the text of the position that the generation began at.
+        splits: number of splits of each stream.
+        weights: their sizes, of each stream; empty where they are alike.
+        replayable: for each stream, whether a replay gives the same bytes.
+        lanes, block, ordered, deterministic: of the job.
+    """
+
+    name: str
+    arrival: tuple[int, int]
+    start: str
+    consumer: tuple[int, int, int] | None
+    group_start: str
+    splits: tuple[int, ...]
+    weights: tuple[tuple[int, ...], ...]
+    replayable: tuple[bool, ...]
+    lanes: int
+    block: int
+    ordered: bool
+    deterministic: bool
+
+
 class Ledger:
     """One client's file in a ledger directory; made when the job is known.
 
@@ -55,15 +90,24 @@ class Ledger:
         client: the client's incarnation, which names the file.
         seed: the job's seed.
         streams: fingerprints of the job's streams.
+        life: what an audit of several lives has to know of this one.
 
     Raises:
         UsageError: the directory cannot be written to.
     """
 
     def __init__(
-        self, directory: Path, *, job: str, client: str, seed: int, streams: Sequence[str]
+        self,
+        directory: Path,
+        *,
+        job: str,
+        client: str,
+        seed: int,
+        streams: Sequence[str],
+        life: Life | None = None,
     ) -> None:
         self._lock = threading.Lock()
+        self._told: set[tuple[int, int, int]] = set()
         name = re.sub(r"[^\w.-]", "_", f"{job}-{client}") + SUFFIX
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -78,6 +122,7 @@ class Ledger:
                 "client": client,
                 "seed": seed,
                 "streams": list(streams),
+                "life": None if life is None else dataclasses.asdict(life),
             }
         )
 
@@ -121,6 +166,28 @@ class Ledger:
     def skip(self, epoch: int, first: int, count: int, why: str) -> None:
         """Records that the trainer left elements out; durable when this returns."""
         self._append({"kind": "skip", "epoch": epoch, "first": first, "count": count, "why": why})
+        self._sync()
+
+    def commit(
+        self, position: str, counts: Mapping[tuple[int, int], Mapping[int, int]], *, done: bool
+    ) -> None:
+        """Records that a position is committed, or will be, and makes everything so far durable.
+
+        Args:
+            position: its text.
+            counts: by (stream, epoch), how many elements each proven split has.
+            done: the dispatcher has acknowledged it.
+        """
+        new = [
+            (*key, split, count)
+            for key, splits in counts.items()
+            for split, count in splits.items()
+            if (*key, split) not in self._told
+        ]
+        self._told.update(row[:3] for row in new)
+        self._append(
+            {"kind": "commit", "position": position, "done": done, "splits": list(map(list, new))}
+        )
         self._sync()
 
     def close(self) -> None:

@@ -10,9 +10,9 @@ from .events import Credit, Done, Fail, Fetch, Report
 
 if TYPE_CHECKING:
     from ..proto.hashing import Digest
+    from ..proto.position import StreamPosition
     from .epoch import EpochReader
     from .events import Instruction
-    from .position import StreamPosition
 
 
 def frame_of(instruction: Instruction) -> tuple[FrameType, dict[str, object]]:

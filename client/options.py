@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..proto.position import Consumer
 from ..proto.spec import numpy_dtype
+from ..recovery.extensions import find_extension
 from ..timing import Timing
 from .lanes import DEFAULT_MEMORY_LIMIT
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from ..proto.spec import ComponentSpec
 
 DEFAULT_LANES = 16
+BAD_POLICIES = ("fail", "skip", "quarantine")
 CACHE_MODES = ("off", "put", "on", "auto")
 #: Bytes and elements of a block at most, where lanes have to mix what is in different splits.
 _BLOCK_MIXING = 256 << 10, 256
@@ -41,7 +44,11 @@ class JobOptions:
     memory_limit: int = DEFAULT_MEMORY_LIMIT
     cache: str | None = None
     cache_dir: Path | None = None
+    failover_extension: str = ""
+    on_bad_element: str = "fail"
+    max_bad: int = 10
     timing: Timing = field(default_factory=Timing)
+    consumer: Consumer | None = None
 
 
 def default_block(
@@ -84,7 +91,11 @@ def checked_options(
     memory_limit: object = DEFAULT_MEMORY_LIMIT,
     cache: object = None,
     cache_dir: object = None,
+    failover_extension: object = None,
+    on_bad_element: object = "fail",
+    max_bad: object = 10,
     timing: object = None,
+    consumer: object = None,
 ) -> JobOptions:
     """The options of a job, from arguments of whatever type.
 
@@ -100,7 +111,9 @@ def checked_options(
     attempts = _number("attempts_max", attempts_max, 1, 1 << 16)
     memory = _number("memory_limit", memory_limit, 1 << 16, 1 << 50)
     assert attempts is not None
+    bad = _number("max_bad", max_bad, 0, 10_000)
     assert memory is not None
+    assert bad is not None
     return JobOptions(
         job_name=job_name,
         seed=_number("seed", seed, 0, (1 << 64) - 1, optional=True),
@@ -113,7 +126,11 @@ def checked_options(
         memory_limit=memory,
         cache=None if cache is None else str(cache),
         cache_dir=_directory("cache_dir", cache_dir),
+        failover_extension=_extension(failover_extension),
+        on_bad_element=_bad_policy(on_bad_element, attempts),
+        max_bad=bad,
         timing=timing or Timing(),
+        consumer=_consumer(consumer, job_name),
     )
 
 
@@ -126,6 +143,46 @@ def checked_flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise UsageError(f"{name} must be True or False, not {value!r}")
     return value
+
+
+def _bad_policy(policy: object, attempts_max: int) -> str:
+    """What is done about elements that cannot be produced."""
+    if policy not in BAD_POLICIES:
+        raise UsageError(f"on_bad_element must be one of {', '.join(BAD_POLICIES)}, not {policy!r}")
+    if policy != "fail" and attempts_max < 2:
+        raise UsageError(
+            f"attempts_max must be 2 or more with on_bad_element={policy!r}, not {attempts_max}:"
+            " only a second attempt names the element"
+        )
+    return str(policy)
+
+
+def _extension(name: object) -> str:
+    """The name of a failover class, which must be there; the dispatcher makes the object."""
+    if name is None:
+        return ""
+    if not isinstance(name, str):
+        raise UsageError(f"failover_extension must be 'module::Class', or None, not {name!r}")
+    find_extension(name, "failover_extension")
+    return name
+
+
+def _consumer(value: object, job_name: str | None) -> Consumer | None:
+    if value is None:
+        return None
+    numbers = [
+        number.__index__()
+        for number in (value if isinstance(value, (tuple, list)) else ())
+        if hasattr(number, "__index__") and not isinstance(number, bool)
+    ]
+    if len(numbers) != 2 or not 0 <= numbers[0] < numbers[1] < 1 << 16:
+        raise UsageError(
+            "consumer must be (rank, world), two whole numbers with 0 <= rank < world, or None,"
+            f" not {value!r:.80}"
+        )
+    if job_name is None:
+        raise UsageError("consumer needs the job_name that all consumers share")
+    return Consumer(*numbers)
 
 
 def _directory(name: str, value: object) -> Path | None:

@@ -7,20 +7,20 @@ of one epoch of each stream, which `history` turns into cursors.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..proto.position import Position
 from .history import differences, place_of, refuse
-from .position import Position
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .engine import OpenedJob
+    from ..proto.position import StreamPosition
     from .epoch import StreamInfo
     from .history import History, Visit
-    from .position import StreamPosition
+    from .opened import OpenedJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,25 @@ class Positions:
         """The epochs that were opened, each with its visit by every stream."""
         streams = range(len(self._history.job.streams))
         rows = [self._history.visits(stream) for stream in streams]
-        return [list(row) for row in zip(*rows, strict=False)]
+        return [self._counted(list(row)) for row in zip(*rows, strict=False)]
+
+    def _counted(self, visit: list[Visit]) -> list[Visit]:
+        """The same, in elements that the trainer counts: see `_skew`."""
+        out = []
+        for stream, seen in enumerate(visit):
+            skew = self._skew(visit, stream)
+            total = None if seen.total is None else seen.total - skew
+            out.append(replace(seen, delivered=seen.delivered - skew, total=total))
+        return out
+
+    def _skew(self, visit: list[Visit], stream: int) -> int:
+        """Elements that a stream's epoch began after, and that are nobody's count.
+
+        Those of other consumers, whose lanes this one was given in the middle of splits.
+        """
+        assert self._counting.rates is not None
+        per: int = self._counting.rates[stream].per
+        return visit[stream].base - self._base(visit) * per
 
     def _base(self, visit: list[Visit]) -> int:
         """Elements of the epoch that were consumed in other lives."""
@@ -181,6 +199,7 @@ class Positions:
             total = visit[stream].total if visit is not None else None
             wanted = consumed * rate.per
             wanted = wanted if total is None else min(wanted, total)
+            wanted += self._skew(visit, stream) if visit is not None else 0
             places.append(self._history.place(stream, number, wanted))
         return position_in(self._history.job, self._counting.dataset, epoch, consumed, places)
 
@@ -237,6 +256,7 @@ def position_in(
         consumed=consumed,
         replayed=replayed,
         streams=tuple(places),
+        consumer=job.consumer,
     )
 
 
@@ -259,6 +279,17 @@ def check_options(position: Position, counting: Counting, options: Any) -> None:
         have, want = getattr(options, name), getattr(position, name)
         if have != want:
             found.append(f"{name} is {have}, it was {want}")
+    if position.consumer is None or options.consumer is None:
+        if (position.consumer, options.consumer) != (None, None):
+            found.append(
+                f"this is {options.consumer or 'the only consumer'}, it was"
+                f" {position.consumer or 'the only one'}"
+            )
+    elif position.consumer.row()[:2] != options.consumer.row()[:2]:
+        found.append(
+            f"this is {options.consumer}, it was {position.consumer}: pass"
+            ' restore="committed" to go on after a resize'
+        )
     if counting.rates is not None and position.replayed:
         found.append("the end of the pipeline could not begin in the middle, and now it can")
     refuse(found)

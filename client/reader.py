@@ -10,34 +10,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..proto.position import Position
+from .buffers import BufferPool
 from .events import EndOfEpoch
 from .options import checked_flag, checked_options
-from .position import Position
 from .positions import Positions, counting_of
-from .restoring import checked_consumed, checked_restore, completed
+from .restoring import checked_consumed, checked_restore, completed, shared_counting
 from .runs import LARGE_BYTES, empty_run, runs_of
 from .session import COMMITTED, Session
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Mapping
-    from types import TracebackType
 
     from ..proto.hashing import Digest
     from ..timing import Timing
-    from .engine import OpenedJob
     from .epoch import EpochReader
+    from .opened import OpenedJob
     from .options import JobOptions
     from .runs import Arrays
 
 _FINGERPRINT_CHARACTERS_MAX = 128
+#: What an iteration keeps of memory to put small runs together in.
+_POOL_BYTES = 32 << 20
 
 
 class Reader:
     """Reads a dataset through the service: one epoch for each iteration.
 
-    Use it as a context manager, or call `close`; it is closed at exit, too. Nothing is connected
-    to before the first iteration.
+    Use it as a context manager, or `close` it; it is closed at exit, too. It connects when used.
 
     Args:
         dataset: a `tf.data.Dataset`, or the fingerprint of a registered one.
@@ -56,13 +57,14 @@ class Reader:
         ledger: directory that gets a record of every element, for `penstock audit`.
         attempts_max: failed productions of one split before the job fails.
         memory_limit: bytes that may be buffered, but for one chunk of each lane.
-        cache: see `distribute`.
-        cache_dir: see `distribute`.
+        cache, cache_dir, failover_extension, on_bad_element, max_bad: see `distribute`.
         element_spec: for a dataset only: the spec that it is expected to have.
         restore: where to go on: a `Position`, its text, or "committed" for the position of
             `job_name` that was committed last (or the job's next epoch, if none was).
         resumable: for a dataset only: `restore` may be called after `dataset()`, which then
             declares no cardinality.
+        consumer: (rank, world): `world` processes share the job `job_name`, this one reads the
+            lanes `l` with `l % world == rank`; see docs/elastic.md.
         timing: intervals and deadlines.
 
     Attributes:
@@ -70,7 +72,7 @@ class Reader:
         seed: the job's seed, where it is known before the job is opened.
         epoch: the number, within the job, of the epoch that was begun last; None before, and when
             it was restored.
-        passes_over: a restored epoch of which nothing is left is followed by the next one at once.
+        passes_over: of a restored epoch nothing may be left: the next one then follows at once.
         error: what ended the latest iteration, or None. tf.data shows it as text only.
 
     Raises:
@@ -97,9 +99,13 @@ class Reader:
         memory_limit: int = 256 << 20,
         cache: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
+        failover_extension: str | None = None,
+        on_bad_element: str = "fail",
+        max_bad: int = 10,
         element_spec: Any = None,
         restore: Position | str | None = None,
         resumable: bool = False,
+        consumer: tuple[int, int] | None = None,
         timing: Timing | None = None,
     ) -> None:
         options = checked_options(
@@ -114,13 +120,17 @@ class Reader:
             memory_limit=memory_limit,
             cache=cache,
             cache_dir=cache_dir,
+            failover_extension=failover_extension,
+            on_bad_element=on_bad_element,
+            max_bad=max_bad,
             timing=timing,
+            consumer=consumer,
         )
         at = checked_restore(restore, options.job_name)
         self.error: BaseException | None = None
         self.epoch: int | None = None
         self._service = service
-        self._resumable = checked_flag("resumable", resumable) or at is not None
+        self._resumable = checked_flag("resumable", resumable) or bool(at or consumer)
         self._made_once = False
         self.passes_over = True
         self._analyse(dataset, completed(options, at), exact, strict, element_spec)
@@ -133,7 +143,7 @@ class Reader:
         exact, strict = checked_flag("exact", exact), checked_flag("strict", strict)
         self.plan: Any = None
         if isinstance(dataset, str):
-            if not dataset or len(dataset) > _FINGERPRINT_CHARACTERS_MAX:
+            if not 0 < len(dataset) <= _FINGERPRINT_CHARACTERS_MAX:
                 raise UsageError(f"{dataset[:80]!r} is not the fingerprint of a dataset")
             streams: Any = dataset
         else:
@@ -143,13 +153,13 @@ class Reader:
                 dataset, options, exact=exact, strict=strict, element_spec=element_spec
             )
         self._streams, self._options = streams, options
-        self._counting = counting_of(self.plan, dataset if self.plan is None else "")
+        counting = counting_of(self.plan, dataset if self.plan is None else "")
+        self._counting = shared_counting(counting, options, self._service, self.plan)
         self.seed = options.seed
 
     def _open(self, at: Position | str | None) -> Session:
         """A session that is not connected yet."""
-        self._iterations = at.epoch if isinstance(at, Position) else 0
-        self._dropped = at is None
+        self._iterations, self._dropped = at.epoch if isinstance(at, Position) else 0, at is None
         session = Session(self._service, self._streams, self._options, self._counting, at)
         if at == COMMITTED and self._counting.random:
             # What the client's part draws depends on where the job goes on.
@@ -164,8 +174,7 @@ class Reader:
 
         Of the first stream, if the pipeline has several sources; see `stream_digests`.
         """
-        streams = self.stream_digests
-        return streams[0] if streams else {}
+        return next(iter(self.stream_digests), {})
 
     @property
     def stream_digests(self) -> tuple[Mapping[int, Digest], ...]:
@@ -300,8 +309,7 @@ class Reader:
             yield from elements
             return
         for arrays in self.runs():
-            for index in range(len(arrays[0])):
-                yield tuple(array[index] for array in arrays)
+            yield from zip(*arrays, strict=True)
 
     def runs(
         self, stream: int = 0, *, idle: bool = False, large_bytes: int = LARGE_BYTES
@@ -321,10 +329,12 @@ class Reader:
             reader = session.read(stream)
             self.epoch = reader.epoch
             # Of a resumed epoch, what is too little to give anything is the former life's.
-            least = self._counting.least(stream) if reader.start and self.passes_over else 0
+            resumed = session.start().history.resumes(stream, reader.epoch)
+            least = self._counting.least(stream) if resumed and self.passes_over else 0
             kept: list[Arrays] = []
             nothing = empty_run(self.components(stream)) if idle else ()
             idle_s = self._options.timing.heartbeat_s if idle else None
+            allocate = BufferPool(_POOL_BYTES).allocate
             while True:
                 taken = reader.take(timeout_s=idle_s)
                 if isinstance(taken, EndOfEpoch):
@@ -335,12 +345,12 @@ class Reader:
                 elif taken is None:
                     yield nothing
                 elif least:
-                    kept += runs_of(taken.pieces, large_bytes)
+                    kept += runs_of(taken.pieces, large_bytes, allocate)
                     if sum(len(arrays[0]) for arrays in kept) >= least:
                         yield from kept
                         least = 0
                 else:
-                    yield from runs_of(taken.pieces, large_bytes)
+                    yield from runs_of(taken.pieces, large_bytes, allocate)
         except GeneratorExit:
             raise
         except BaseException as error:
@@ -359,6 +369,11 @@ class Reader:
     def origin(self) -> Position | None:
         """Where this reader was restored, if it was; known for "committed" once it reads."""
         return self._session.origin
+
+    @property
+    def cardinality(self) -> int:
+        """Elements of an iteration; negative if that is not known, or no number."""
+        return self._counting.cardinality
 
     @property
     def replays(self) -> bool:
@@ -381,10 +396,5 @@ class Reader:
     def __enter__(self) -> Reader:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

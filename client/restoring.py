@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..proto.position import Position
 from .options import DEFAULT_LANES
-from .position import Position
 from .session import COMMITTED
 
 if TYPE_CHECKING:
     from .options import JobOptions
+    from .positions import Counting
 
 _COUNT_MAX = (1 << 63) - 1
 
@@ -61,3 +62,41 @@ def completed(options: JobOptions, at: Position | str | None) -> JobOptions:
         lanes=at.lanes if options.lanes is None and at.lanes != DEFAULT_LANES else options.lanes,
         block=options.block or at.block,
     )
+
+
+def shared_counting(
+    counting: Counting, options: JobOptions, service: object, plan: Any
+) -> Counting:
+    """How elements are counted by a reader that may be one of several consumers.
+
+    Raises:
+        UsageError: several consumers cannot share this pipeline; the message says why.
+    """
+    consumer = options.consumer
+    if consumer is None:
+        return counting
+    if service is None and consumer.world > 1:
+        raise UsageError(
+            f"{consumer.world} consumers need a service that they all reach, not service=None"
+        )
+    if plan is not None and len(plan.streams) > 1:
+        raise UsageError(
+            "consumer: a pipeline of several sources that meet at the client cannot be shared,"
+            " since each consumer would put other elements together: let them meet behind"
+            " distribute(...)"
+        )
+    if counting.rates is None:
+        raise UsageError(
+            f"consumer: the end of the pipeline needs all of an epoch ({counting.reason}), and a"
+            " consumer gets a part of it: put that behind distribute(...)"
+        )
+    ordered = options.ordered or (plan is not None and plan.ordered)
+    lanes = options.lanes or (1 if ordered else DEFAULT_LANES)
+    if consumer.world > lanes and ordered:
+        raise UsageError("consumer: elements in source order are one lane's, for one consumer")
+    if consumer.world > lanes:
+        raise UsageError(
+            f"{consumer.world} consumers cannot share {lanes} lanes: set lanes={consumer.world} or"
+            " more"
+        )
+    return dataclasses.replace(counting, cardinality=-2)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..proto.spec import numpy_dtype
+from ..proto.wire import aligned_empty
+from .weave import Woven
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -14,8 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..proto.spec import ComponentSpec
+    from .buffers import Allocate
     from .events import Piece
-    from .weave import Woven
 
     Arrays = tuple[NDArray[Any], ...]
 
@@ -24,7 +26,11 @@ LARGE_BYTES = 32 << 10
 _MERGED_BYTES_MAX = 1 << 20
 
 
-def runs_of(pieces: Iterable[Piece | Woven], large_bytes: int = LARGE_BYTES) -> Iterator[Arrays]:
+def runs_of(
+    pieces: Iterable[Piece | Woven],
+    large_bytes: int = LARGE_BYTES,
+    allocate: Allocate = aligned_empty,
+) -> Iterator[Arrays]:
     """Consecutive elements of equal shapes, stacked: an array `(n, *shape)` for each component.
 
     Numeric arrays of large runs are views of what was received; those of small ones, of one
@@ -33,18 +39,21 @@ def runs_of(pieces: Iterable[Piece | Woven], large_bytes: int = LARGE_BYTES) -> 
     Args:
         pieces: in the order of their elements.
         large_bytes: runs of so many bytes are not joined.
+        allocate: gives a buffer of so many bytes for what is put together, that begins at a
+            multiple of 64.
     """
     pending: list[Arrays] = []
     pending_bytes = 0
     shapes: list[tuple[int, ...]] = []
     for piece in pieces:
-        for arrays in piece.stacked():
+        runs = piece.stacked(allocate) if isinstance(piece, Woven) else piece.stacked()
+        for arrays in runs:
             nbytes = sum(array.nbytes for array in arrays)
             own = [array.shape[1:] for array in arrays]
             if pending and (
                 own != shapes or nbytes >= large_bytes or pending_bytes >= _MERGED_BYTES_MAX
             ):
-                yield _join(pending)
+                yield _join(pending, allocate)
                 pending, pending_bytes = [], 0
             if nbytes >= large_bytes:
                 yield arrays
@@ -53,7 +62,7 @@ def runs_of(pieces: Iterable[Piece | Woven], large_bytes: int = LARGE_BYTES) -> 
             pending_bytes += nbytes
             shapes = own
     if pending:
-        yield _join(pending)
+        yield _join(pending, allocate)
 
 
 def empty_run(components: Sequence[ComponentSpec]) -> Arrays:
@@ -64,7 +73,16 @@ def empty_run(components: Sequence[ComponentSpec]) -> Arrays:
     )
 
 
-def _join(pending: list[Arrays]) -> Arrays:
+def _join(pending: list[Arrays], allocate: Allocate) -> Arrays:
     if len(pending) == 1:
         return pending[0]
-    return tuple(np.concatenate(column) for column in zip(*pending, strict=True))
+    return tuple(_joined(column, allocate) for column in zip(*pending, strict=True))
+
+
+def _joined(arrays: Sequence[NDArray[Any]], allocate: Allocate) -> NDArray[Any]:
+    dtype, nbytes = arrays[0].dtype, sum(array.nbytes for array in arrays)
+    if dtype.hasobject or not nbytes:
+        return np.concatenate(arrays)
+    shape = sum(len(array) for array in arrays), *arrays[0].shape[1:]
+    out = np.frombuffer(allocate(nbytes), dtype).reshape(shape)
+    return np.concatenate(arrays, out=out)

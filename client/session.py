@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import logging
 import secrets
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgpack
-
-from ..errors import NotFoundError, RefusedError, UsageError
+from ..errors import RefusedError, UsageError
 from ..failpoints import failpoint
 from ..proto import control_pb2
-from ..proto.spec import ComponentSpec
+from ..proto.position import Position
+from ..proto.seats import GroupPosition
 from .control import Control, parse_service
-from .engine import Engine, OpenedJob
-from .epoch import EpochReader, StreamInfo
-from .ledger import Ledger
-from .options import DEFAULT_LANES, default_block
-from .position import Position
+from .engine import Engine
+from .ledger import Ledger, Life
+from .opening import ledger_of, open_request, opened_job, resolve
 from .positions import Counting, check_options, check_streams
+from .starts import Start
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..proto.hashing import Digest
+    from ..proto.spec import ComponentSpec
+    from .epoch import EpochReader, StreamInfo
+    from .opened import OpenedJob
     from .options import JobOptions
 
 logger = logging.getLogger(__name__)
 
 #: The position that was committed last, whatever it is.
 COMMITTED = "committed"
+#: A consumer waits for its seat a little longer than a silent former life of it may have it.
+_PATIENCE = 1.25
 
 
 class Session:
@@ -112,6 +116,8 @@ class Session:
         """Has a position journaled at the dispatcher; returns when it is."""
         text = str(position)
         control, job = self.start_control()
+        engine = self.start()
+        engine.committing(text, done=False)
         with self._lock:
             self._commits += 1
             sequence = self._commits
@@ -126,6 +132,7 @@ class Session:
                 position=text,
             )
         )
+        engine.committing(text, done=True)
 
     def record_skip(self, epoch: int, first: int, count: int, why: str) -> None:
         """Has the ledger, if there is one, say that the trainer left elements out."""
@@ -135,6 +142,7 @@ class Session:
     def start_control(self) -> tuple[Control, OpenedJob]:
         """The dispatcher, and the job, which is opened if it is not open."""
         engine = self.start()
+        engine.check()
         assert self._control is not None
         return self._control, engine.history.job
 
@@ -161,7 +169,7 @@ class Session:
         self._control = control = Control(self._addresses, options.timing)
         try:
             self._find_start(control)
-            engine = self._open_job(control, _resolve(control, self._streams))
+            engine = self._open_job(control, resolve(control, self._streams))
         except BaseException:
             control.close()
             raise
@@ -173,113 +181,85 @@ class Session:
 
     def _find_start(self, control: Control) -> None:
         """Asks for the committed position, if that is where to go on."""
-        text = control.committed(self._options.job_name or "") if self._committed else ""
+        if not self._committed or self._options.consumer is not None:
+            return  # a consumer learns it when it is seated
+        text = control.committed(self._options.job_name or "")
         if text:
             self.origin = Position.parse(text)
             check_options(self.origin, self._counting, self._options)
 
     def _open_job(self, control: Control, streams: tuple[StreamInfo, ...]) -> Engine:
-        options, client, start = self._options, secrets.token_hex(8), self.origin
-        lanes = options.lanes or (1 if options.ordered else DEFAULT_LANES)
-        block = options.block or min(
-            default_block(
-                stream.components,
-                mixed=lanes == 1 or stream.permuted,
-                blended=stream.blended,
-            )
-            for stream in streams
-        )
-        if start is not None:
-            check_streams(start, streams)
-            block, lanes = start.block, start.lanes
-        request = control_pb2.OpenJobRequest(
-            job_name=options.job_name or "",
-            client=client,
-            streams=[stream.fingerprint for stream in streams],
-            seed=options.seed if start is None else start.seed,
-            lanes=lanes,
-            block=block,
-            ordered=options.ordered,
-            attempts_max=options.attempts_max,
-            cache=options.cache or ("on" if any(s.cache_key for s in streams) else "off"),
-            rewind=[stream.epoch for stream in start.streams] if start is not None else [],
-        )
+        options, client, origin = self._options, secrets.token_hex(8), self.origin
+        if origin is not None:
+            check_streams(origin, streams)
+        request = open_request(options, streams, client, origin, committed=self._committed)
         failpoint("client.open_job.before_send")
-        reply = control.open_job(request)
+        if options.consumer is None:
+            reply = control.open_job(request)
+        else:
+            reply = control.open_seat(request, _PATIENCE * options.timing.client_timeout_s)
         failpoint("client.open_job.after_reply")
         logger.info("job %s, seed %d, %d lanes", reply.job, reply.seed, reply.lanes)
-        job = OpenedJob(
-            job=reply.job,
-            client=client,
-            term=reply.term,
-            seed=reply.seed,
-            lanes=reply.lanes,
-            block=reply.block,
-            ordered=options.ordered,
-            deterministic=options.deterministic,
-            next_epoch=tuple(reply.next_epoch),
-            streams=streams,
-        )
-        if options.ledger is not None:
-            self._ledger = Ledger(
-                options.ledger,
-                job=reply.job,
-                client=client,
-                seed=reply.seed,
-                streams=[stream.fingerprint for stream in streams],
-            )
+        job = opened_job(reply, options, client, streams)
+        start = Start(None if origin is None else origin.streams)
+        if job.consumer is not None:
+            try:
+                start = self._seated(reply, job, streams)
+            except BaseException:
+                control.close_client(job.job, client)
+                raise
+        self._ledger = ledger_of(options, job, self._life(request, reply, job))
         return Engine(
             control,
             job,
             ledger=self._ledger,
-            start=None if start is None else start.streams,
+            start=start,
             memory_limit=options.memory_limit,
             timing=options.timing,
         )
+
+    def _life(
+        self,
+        request: control_pb2.OpenJobRequest,
+        reply: control_pb2.OpenJobReply,
+        job: OpenedJob,
+    ) -> Life:
+        return Life(
+            name=self._options.job_name or "",
+            arrival=(request.term, request.arrival),
+            start="" if self.origin is None else str(self.origin),
+            consumer=None if job.consumer is None else job.consumer.row(),
+            group_start=reply.group_position,
+            splits=tuple(stream.num_splits for stream in job.streams),
+            weights=tuple(stream.weights or () for stream in job.streams),
+            replayable=tuple(stream.replayable for stream in job.streams),
+            lanes=job.lanes,
+            block=job.block,
+            ordered=job.ordered,
+            deterministic=job.deterministic,
+        )
+
+    def _seated(
+        self, reply: control_pb2.OpenJobReply, job: OpenedJob, streams: Sequence[StreamInfo]
+    ) -> Start:
+        """Where one of several consumers goes on."""
+        group = GroupPosition.parse(reply.group_position) if reply.group_position else None
+        if group is not None:
+            check_options(
+                dataclasses.replace(group.base, consumer=job.consumer),
+                self._counting,
+                self._options,
+            )
+            check_streams(group.base, streams)
+        if self._committed and reply.position:
+            self.origin = Position.parse(reply.position)
+            check_options(self.origin, self._counting, self._options)
+            check_streams(self.origin, streams)
+        origin = None if self.origin is None else self.origin.streams
+        return Start(origin, job.consumer, group)
 
 
 def _drop(engine: Engine) -> None:
     """A session was collected without having been closed."""
     atexit.unregister(engine.close)
     engine.close_soon()
-
-
-def _resolve(control: Control, streams: Sequence[StreamInfo] | str) -> tuple[StreamInfo, ...]:
-    """Registers the streams, or looks the one up that is given by its fingerprint."""
-    if isinstance(streams, str):
-        info = control.describe(streams)
-        if info is None:
-            raise NotFoundError(
-                f"no dataset {streams!r} is registered at the dispatcher at {control.address}"
-            )
-        return (
-            StreamInfo(
-                info.fingerprint,
-                info.num_splits,
-                tuple(info.weights) or None,
-                info.replayable,
-                _components(info.components),
-                cache_key=info.cache_key,
-            ),
-        )
-    for stream in streams:
-        if stream.graph is None:
-            raise UsageError(f"stream {stream.fingerprint} has no graph to register")
-        control.put(
-            control_pb2.DatasetInfo(
-                fingerprint=stream.fingerprint,
-                num_splits=stream.num_splits,
-                weights=stream.weights or (),
-                replayable=stream.replayable,
-                components=msgpack.packb([spec.to_wire() for spec in stream.components]),
-                graph_bytes=len(stream.graph),
-                cache_key=stream.cache_key,
-            ),
-            stream.graph,
-        )
-    return tuple(streams)
-
-
-def _components(packed: bytes) -> tuple[ComponentSpec, ...]:
-    values: Any = msgpack.unpackb(packed)
-    return tuple(ComponentSpec.from_wire(value) for value in values)

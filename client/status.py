@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from ..errors import UnavailableError
 from ..proto import control_pb2, control_pb2_grpc
-from .control import parse_service
+from .control import error_of, is_transient, parse_service
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def fetch_status(addresses: str, timeout_s: float = 5.0) -> dict[str, Any]:
@@ -28,22 +31,77 @@ def fetch_status(addresses: str, timeout_s: float = 5.0) -> dict[str, Any]:
         UsageError: `addresses` are not that.
         UnavailableError: no dispatcher answered within `timeout_s` seconds.
     """
+    request = control_pb2.GetStatusRequest()
+    reply = _ask(addresses, lambda stub: stub.GetStatus, request, timeout_s)
+    picture: dict[str, Any] = json.loads(reply.json)
+    return picture
+
+
+def readmit_worker(addresses: str, worker: str, timeout_s: float = 5.0) -> None:
+    """Lets a retired worker work again; returns when that is journaled.
+
+    Args:
+        addresses: `host:port` of the dispatcher, several separated by commas.
+        worker: its id.
+        timeout_s: how long to wait for an answer, seconds.
+
+    Raises:
+        UsageError: `addresses` are not that.
+        NotFoundError: no worker of that id is retired.
+        UnavailableError: no dispatcher answered within `timeout_s` seconds.
+    """
+    request = control_pb2.ReadmitWorkerRequest(worker=worker)
+    _ask(addresses, lambda stub: stub.ReadmitWorker, request, timeout_s)
+
+
+def retry_element(
+    addresses: str,
+    job: str,
+    *,
+    stream: int,
+    epoch: int,
+    split: int,
+    element: int,
+    timeout_s: float = 5.0,
+) -> None:
+    """Has an element made that was left out, should its split be made again.
+
+    Args:
+        addresses: `host:port` of the dispatcher, several separated by commas.
+        job: the job's id.
+        stream, epoch, split, element: which one it is.
+        timeout_s: how long to wait for an answer, seconds.
+
+    Raises:
+        UsageError: `addresses` are not that.
+        NotFoundError: it is not left out.
+        RefusedError: its epoch is open.
+        UnavailableError: no dispatcher answered within `timeout_s` seconds.
+    """
+    request = control_pb2.RetryElementRequest(
+        job=job, stream=stream, epoch=epoch, split=split, element=element
+    )
+    _ask(addresses, lambda stub: stub.RetryElement, request, timeout_s)
+
+
+def _ask(addresses: str, method: Callable[[Any], Any], request: Any, timeout_s: float) -> Any:
+    """The answer of the dispatcher that serves."""
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
     reason = ""
     with contextlib.ExitStack() as channels:
         calls = []
         for address in parse_service(addresses):  # one of them serves, the others wait for it
             channel = channels.enter_context(grpc.insecure_channel(address))
-            call = _stub(channel).GetStatus.future(
-                control_pb2.GetStatusRequest(), timeout=timeout_s, wait_for_ready=True
-            )
+            call = method(_stub(channel)).future(request, timeout=timeout_s, wait_for_ready=True)
             call.add_done_callback(answers.put)
             calls.append(call)
         for _ in calls:
             call = answers.get()
-            if call.exception() is None:
-                picture: dict[str, Any] = json.loads(call.result().json)
-                return picture
+            error = call.exception()
+            if error is None:
+                return call.result()
+            if not is_transient(error):
+                raise error_of(error, addresses)
             reason = call.code().name
     raise UnavailableError(
         f"no dispatcher answers at {addresses} within {timeout_s:g} s ({reason});"

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import PositionError, UsageError
+from ..proto.position import Cursor, Position
 from .arrays import nested
 from .history import dealt, place_of
-from .position import Cursor, Position
 from .positions import position_in
 from .reader import Reader
 from .restoring import checked_consumed

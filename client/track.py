@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 
 from ..errors import PositionError
 from ..proto.hashing import Digest, DigestBuilder
-from .position import Cursor
+from ..proto.position import Cursor
 from .weave import Woven
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ..proto.hashing import Hashes
+    from ..proto.position import StreamPosition
     from .events import Piece
-    from .position import StreamPosition
 
     #: The digest of a split, once it is known.
     Proven = Callable[[int], Digest | None]

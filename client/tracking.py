@@ -13,7 +13,7 @@ from .restoring import checked_consumed
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from .position import Position
+    from ..proto.position import Position
     from .reader import Reader
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..proto.hashing import Hashes
+    from .buffers import Allocate
     from .runs import Arrays
     from .splits import SplitState
 
@@ -67,19 +68,25 @@ class Woven:
         spans: list[list[int]] = table.reshape(-1, 3).tolist()
         return spans
 
-    def stacked(self) -> Iterator[Arrays]:
-        """Runs of elements of equal shapes, one array `(n, *shape)` for each component."""
+    def stacked(self, allocate: Allocate = aligned_empty) -> Iterator[Arrays]:
+        """Runs of elements of equal shapes, one array `(n, *shape)` for each component.
+
+        Args:
+            allocate: gives a buffer of so many bytes, that begins at a multiple of 64.
+        """
         runs = [next(piece.stacked()) for piece in self.pieces]
         shapes = [array.shape for array in runs[0]]
         whole = shapes[0][0] == self.pieces[0].chunk.count
         if whole and all([array.shape for array in run] == shapes for run in runs):
-            yield tuple(woven(column, self.block) for column in zip(*runs, strict=True))
+            yield tuple(woven(column, self.block, allocate) for column in zip(*runs, strict=True))
             return
         for piece in self.turns():
             yield from piece.stacked()
 
 
-def woven(arrays: Sequence[NDArray[Any]], block: int) -> NDArray[Any]:
+def woven(
+    arrays: Sequence[NDArray[Any]], block: int, allocate: Allocate = aligned_empty
+) -> NDArray[Any]:
     """Rows of arrays of equal shapes, `block` of each in turn."""
     rows, *shape = arrays[0].shape
     shaped = [array.reshape(rows // block, block, *shape) for array in arrays]
@@ -89,7 +96,7 @@ def woven(arrays: Sequence[NDArray[Any]], block: int) -> NDArray[Any]:
         out = np.empty(whole, dtype)
     else:
         # TensorFlow borrows memory that is aligned, and has to copy other.
-        out = np.frombuffer(aligned_empty(nbytes), dtype).reshape(whole)
+        out = np.frombuffer(allocate(nbytes), dtype).reshape(whole)
     np.stack(shaped, axis=1, out=out)
     rowwise: NDArray[Any] = out.reshape(rows * len(arrays), *shape)
     return rowwise

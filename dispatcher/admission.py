@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import FollowedError, JobFailedError, NotFoundError, RefusedError, UsageError
 from ..proto.wire import PROTOCOL_VERSION
-from . import caching, positions
+from ..recovery.failover import FailureKind
+from . import caching, consumers, memory, positions, quarantine
 from .events import (
     ClientJoined,
     DatasetRegistered,
@@ -20,6 +21,7 @@ from .events import (
     WorkerLost,
     WorkerRegistered,
 )
+from .faults import trainer_faults, worker_faults
 from .scheduler import promotions
 
 if TYPE_CHECKING:
@@ -138,7 +140,10 @@ def open_job(state: State, request: control_pb2.OpenJobRequest, seed: int) -> li
     if job.client == request.client and job.attached:
         return []
     joined = ClientJoined(job.job, request.client)
-    return [joined, *positions.rewind_events(job.job, request)]
+    # Who is there, and is replaced, has not closed the job: it has crashed, or will.
+    late = f"client {request.client} has taken the job over"
+    replaced = trainer_faults(job, late) if job.attached else []
+    return [*replaced, joined, *positions.rewind_events(job.job, request)]
 
 
 def find_job(state: State, request: control_pb2.OpenJobRequest) -> Job | None:
@@ -165,10 +170,12 @@ def owned_job(
 
     Raises:
         NotFoundError: no job of that id was ever opened on this journal.
+        ResizedError: it is one consumer's, of a former generation of its group.
         RefusedError: the job is closed, or another client's, or has given this client up.
     """
     job = state.jobs.get(job_id)
     if job is None:
+        consumers.check_generation(state, job_id)
         if not _was_opened(state, job_id):
             raise NotFoundError(f"there is no job {job_id!r}: it was never opened here")
         why = (endings or {}).get(job_id, "the reason was not kept when the dispatcher restarted")
@@ -214,13 +221,15 @@ def register_worker(state: State, request: control_pb2.RegisterWorkerRequest) ->
     _present("incarnation", request.incarnation)
     _present("address", request.address)
     _in_range("slots", request.slots, 1, SLOTS_MAX)
+    memory.check_request(request)
     if worker_of(state, request.incarnation) is not None:
         return []
-    out: list[Event] = [
-        WorkerLost(worker.worker, "another process has registered at its address")
-        for worker in state.workers.values()
-        if worker.address == request.address
-    ]
+    reason = "another process has registered at its address"
+    out: list[Event] = []
+    for worker in state.workers.values():
+        if worker.address == request.address:
+            out += worker_faults(state, worker.worker, FailureKind.DEATH, reason)
+            out.append(WorkerLost(worker.worker, reason))
     again = [lost for lost in state.lost.values() if lost.incarnation == request.incarnation]
     for late in again:
         _check_is_newest(state, late)
@@ -276,6 +285,7 @@ def _check_job_request(state: State, request: control_pb2.OpenJobRequest) -> Non
     _in_range("block", request.block, 1, SPLITS_MAX)
     _in_range("attempts_max", request.attempts_max, 1, SPLITS_MAX)
     caching.checked_mode(request.cache)
+    quarantine.check_request(request)
     for stream in request.streams:
         check_fingerprint(stream)
         if stream not in state.datasets:

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..failpoints import failpoint
+from ..proto import control_pb2
 from ..recovery.arbitration import GRAVITY, Proposal, Ruling, gravest
 from ..recovery.policy import Action
 from .events import StepRuled
 
 if TYPE_CHECKING:
-    from ..proto import control_pb2
+    from .engine import Engine
     from .state import State
 
     Key = tuple[str, int, int]
@@ -165,3 +167,28 @@ class Votes:
 
 def _vote_s(request: control_pb2.RuleStepRequest) -> float:
     return min(request.vote_ms / 1000, _VOTE_S_MAX)
+
+
+async def rule(
+    engine: Engine, votes: Votes, request: control_pb2.RuleStepRequest
+) -> control_pb2.RuleStepReply:
+    """Answers a rank: with what is ruled, once it is; empty if its call was held for long.
+
+    Raises:
+        UsageError: the request is not acceptable.
+    """
+    check(request)
+    if found(engine.state, request) is None:
+        ruled = votes.add(request) if request.action else None
+        if ruled is None:
+            ruled = await votes.wait(request)
+        if ruled is not None:
+            failpoint("dispatcher.rule_step.before_commit")
+            engine.commit([ruled])
+    made = found(engine.state, request)
+    await engine.durable()
+    failpoint("dispatcher.rule_step.before_reply")
+    reply = control_pb2.RuleStepReply(term=engine.state.term)
+    if made is not None:
+        reply.action, reply.rank, reply.fingerprint = made.action.value, made.rank, made.fingerprint
+    return reply

@@ -15,13 +15,19 @@ import time
 from typing import TYPE_CHECKING
 
 from ..failpoints import failpoint
+from ..recovery.extensions import Askers
+from ..recovery.failover import FailureKind
 from . import events as ev
 from . import scheduler
 from .alarm import Alarm
 from .caching import Measures
+from .deciding import Deciding
 from .event_records import encode
 from .facts import Facts
+from .fault_events import FailoverDecided, FaultRaised, WorkerReadmitted
+from .faults import worker_faults
 from .liveness import Liveness
+from .loglines import log_event
 from .news import News
 from .notices import Notices, slow
 from .offers import Offers
@@ -34,8 +40,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from ..proto import control_pb2
+    from ..recovery.alerts import Alerts
     from ..timing import Timing
     from .commit import Committer
+    from .deciding import Asks
     from .events import Event
     from .offers import Offer
     from .state import State
@@ -51,7 +59,14 @@ _ENDINGS_MAX = 256
 #: Progress is looked at so many times in the shortest time that matters for it.
 _LOOKS = 8
 #: After these it has to be looked anew at who may get work.
-_SEATING = (ev.WorkerRegistered, ev.WorkerLost, ev.WorkerPromoted, ev.StoreAttached)
+_SEATING = (
+    ev.WorkerRegistered,
+    ev.WorkerLost,
+    ev.WorkerPromoted,
+    ev.StoreAttached,
+    FailoverDecided,
+    WorkerReadmitted,
+)
 
 
 class Engine:
@@ -61,6 +76,8 @@ class Engine:
         state: replayed; nobody else may change it.
         committer: of the journal that the state was replayed from.
         timing: intervals and deadlines.
+        askers: who says what is done about faults; None: the default.
+        alerts: tells a person of what needs one; None: by the log alone.
 
     Attributes:
         state: read it freely.
@@ -70,12 +87,20 @@ class Engine:
         reachability: which workers clients cannot reach.
         notices: what is waited for.
         measures: what the first splits of datasets cost, for `auto` caches.
+        deciding: what is done about faults.
         endings: why the jobs that lost their client last did so, by id.
         first_term: the term with which everything began, if there is no journal; else 0.
         lost_s: when each worker in `state.lost` was lost, if that was in this term.
     """
 
-    def __init__(self, state: State, committer: Committer, timing: Timing) -> None:
+    def __init__(
+        self,
+        state: State,
+        committer: Committer,
+        timing: Timing,
+        askers: Asks | None = None,
+        alerts: Alerts | None = None,
+    ) -> None:
         self.state = state
         self.committer = committer
         self.timing = timing
@@ -102,6 +127,8 @@ class Engine:
             self.liveness.mistakes,
             first_attempt=1000 * self.first_term,
         )
+        self._askers = askers or Askers()
+        self.deciding = Deciding(state, self._facts, self.offers, self.commit, self._askers, alerts)
         self._touched: set[str] = set()
         self._seats: Seats | None = None  # made when it is next needed
         self._epochs_over = False
@@ -118,18 +145,18 @@ class Engine:
         unknown = [job for job in self.state.jobs.values() if not job.name and not job.attached]
         self.commit([ev.JobClosed(job.job, "it has no client") for job in unknown])
         now_s = time.monotonic()
-        for worker in self.state.workers:
-            self.hear(worker, now_s)
-        for job in self.state.jobs.values():
-            if job.attached:
-                self.hear(job.job, now_s)
+        attached = [job.job for job in self.state.jobs.values() if job.attached]
+        for peer in [*self.state.workers, *attached]:
+            self.hear(peer, now_s)
         for attempt in self.state.attempts.values():
             self.reports.began(attempt, now_s)
+        self.deciding.start()
         self._timer = asyncio.get_running_loop().create_task(self._run_timer())
 
     async def stop(self) -> None:
         """Ends the timer and all probes, and releases every held call."""
         self.news.close()
+        self._askers.close()
         await self.reachability.stop()
         if self._timer is not None:
             self._timer.cancel()
@@ -188,8 +215,9 @@ class Engine:
             self._alarm.ring()
 
     def _lose(self, worker: str, reason: str) -> None:
+        faults = worker_faults(self.state, worker, FailureKind.DEATH, reason)
         lost = ev.WorkerLost(worker, reason)
-        self.commit([lost, *scheduler.promotions(self.state, {worker})])
+        self.commit([*faults, lost, *scheduler.promotions(self.state, {worker})])
 
     def _schedule(self) -> None:
         settled, self._settled = self._settled, None
@@ -293,9 +321,8 @@ class Engine:
         if timing.progress_timeout_s > 0:
             self.commit(scheduler.stuck_attempts(state, facts, now_s, timing.progress_timeout_s))
         numbers = scheduler.slow_attempts(state, facts, timing.warn_after_s)
-        for number in numbers:
-            if number not in self._warned:
-                logger.warning("%s", slow(state, facts.progress[number], now_s))
+        for number in [number for number in numbers if number not in self._warned]:
+            logger.warning("%s", slow(state, facts.progress[number], now_s))
         self._warned = set(numbers)
 
     def slow_texts(self, now_s: float) -> list[str]:
@@ -305,36 +332,26 @@ class Engine:
 
     def _next_deadline_s(self) -> float:
         timing, state = self.timing, self.state
-        heard_s = self.liveness.heard_s
-        deadlines = [self.notices.deadline_s(timing.worker_timeout_s)]
-        deadlines += [
-            heard_s[name] + timing.worker_timeout_s * scheduler.patience(self._facts, name)
-            for name in state.workers
-            if name in heard_s
-        ]
-        deadlines += [
-            heard_s[job.job] + timing.client_timeout_s
-            for job in state.jobs.values()
-            if job.attached and job.job in heard_s
-        ]
+        silent_s = timing.worker_timeout_s, timing.client_timeout_s
+        deadlines = scheduler.silences_s(state, self._facts, *silent_s)
         now_s = time.monotonic()
         if state.attempts and self._look_s == float("inf"):
             waits_s = [wait for wait in (timing.progress_timeout_s, timing.warn_after_s) if wait]
             self._look_s = now_s + min(waits_s) / _LOOKS
         deadlines += [self._look_s, self.reachability.deadline_s(now_s)]
-        return min(deadlines)
+        return min(*deadlines, self.notices.deadline_s(timing.worker_timeout_s))
 
     def _note(self, event: Event) -> None:
         """What follows from an event outside the state: who is listened to, and the log."""
+        log_event(self.state, event)
         match event:
-            case ev.WorkerLost(worker, reason):
+            case ev.WorkerLost(worker):
                 self.liveness.forget(worker)
                 self.news.forget(worker)
                 self.offers.forget(worker)
                 self.reachability.lost(worker)
-                self.lost_s = {w: at for w, at in self.lost_s.items() if w in self.state.lost}
-                self.lost_s[worker] = time.monotonic()
-                logger.warning("worker %s is lost: %s", worker, reason)
+                known = {w: at for w, at in self.lost_s.items() if w in self.state.lost}
+                self.lost_s = {**known, worker: time.monotonic()}
                 failpoint("dispatcher.worker_lost.after_append")
             case ev.WorkerRegistered():
                 # Only a process that was lost gets its old id back.
@@ -342,45 +359,35 @@ class Engine:
                     self.liveness.mistaken(event.worker, time.monotonic())
                 self.hear(event.worker)
                 self.reachability.registered(self.state.workers[event.worker])
-                kind = "standby" if event.standby else "worker"
-                logger.info("%s %s registered at %s", kind, event.worker, event.address)
-            case ev.WorkerPromoted(worker):
-                logger.warning("standby %s takes over", worker)
-            case ev.ClientJoined(job, client):
+            case ev.ClientJoined(job):
                 self.hear(job)
                 self.reachability.forget_job(job)
                 self._epochs_over = True
-                logger.info("client %s has job %s", client, self.state.jobs[job].label)
             case ev.ClientLeft(job, reason):
                 self._ended(job, reason)
-                logger.info("job %s has no client: %s", job, reason)
             case ev.JobClosed(job, reason):
-                self._ended(job, reason)
-                self.news.forget(job)
-                self.reports.forget_job(job)
-                logger.info("job %s is closed: %s", job, reason)
-            case ev.JobFailed(job, reason):
-                self._epochs_over = True
-                logger.error("job %s failed: %s", job, reason)
-            case ev.AttemptFailed(attempt, code, detail):
-                logger.warning("attempt %d failed: %s: %s", attempt, code, detail)
-            case ev.AttemptDropped(attempt, reason):
-                if is_gone(event):
-                    self.reports.dropped(attempt)
-                logger.warning("attempt %d is void: %s", attempt, reason)
+                self._closed(job, reason)
+            case ev.GroupFormed(group):
+                for job in self.state.groups[group].former:
+                    self._closed(job, "its group was resized")
+            case ev.AttemptDropped(attempt) if is_gone(event):
+                self.reports.dropped(attempt)
             case ev.EpochStarted() | ev.EpochFinished() | ev.EpochAbandoned():
                 self._epochs_over = True
-                logger.info("%s", event)
+            case ev.JobFailed() | FailoverDecided():
+                self._epochs_over = True
             case ev.AttemptAssigned(attempt):
                 self.reports.began(self.state.attempts[attempt], time.monotonic())
                 if self._look_s == float("inf"):
                     self._alarm.ring()
-                logger.debug("%s", event)
                 failpoint("dispatcher.assign.after_append")
-            case ev.SplitDelivered() | ev.SplitsCached():
-                logger.debug("%s", event)
-            case ev.CacheDecided(key, on, reason):
-                logger.info("cache %s: %s, %s", key[:12], "on" if on else "off", reason)
+            case FaultRaised():
+                self.deciding.raised(self.state.failover.next_fault - 1)
+
+    def _closed(self, job: str, reason: str) -> None:
+        self._ended(job, reason)
+        self.news.forget(job)
+        self.reports.forget_job(job)
 
     def _ended(self, job: str, reason: str) -> None:
         """The job lost its client, for good or not."""

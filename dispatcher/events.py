@@ -10,6 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from .fault_events import (
+    ElementRetried,
+    ElementSkipped,
+    FailoverDecided,
+    FaultRaised,
+    JobFailoverSet,
+    JobPolicySet,
+    SplitKilled,
+    WorkerLimited,
+    WorkerReadmitted,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class TermStarted:
@@ -259,6 +271,33 @@ class EpochResumed:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupFormed:
+    """So many consumers share the lanes of a group from now on, beginning at `position`.
+
+    The jobs of its former generation are closed by it. `position` is empty for the very beginning.
+    """
+
+    group: str
+    generation: int
+    world: int
+    streams: tuple[str, ...]
+    seed: int
+    lanes: int
+    block: int
+    ordered: bool
+    position: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSeated:
+    """The job is that of one consumer of a group's present generation."""
+
+    job: str
+    group: str
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
 class StepRuled:
     """What all ranks of a training do about a failed step, and which of them proposed it."""
 
@@ -313,5 +352,16 @@ Event: TypeAlias = (
     | PositionCommitted
     | JobRewound
     | EpochResumed
+    | FaultRaised
+    | FailoverDecided
+    | WorkerReadmitted
+    | JobFailoverSet
+    | GroupFormed
+    | ConsumerSeated
     | StepRuled
+    | JobPolicySet
+    | ElementSkipped
+    | ElementRetried
+    | WorkerLimited
+    | SplitKilled
 )

@@ -59,6 +59,10 @@ class LaneBook:
         """The number of lanes, those without splits too."""
         return len(self._lanes)
 
+    def length(self, lane_number: int) -> int:
+        """How many splits a lane has."""
+        return len(self._lanes[lane_number].splits)
+
     def assigned(self, split: int) -> None:
         """An attempt runs for the split."""
         lane, position = self._at(split)

@@ -59,9 +59,12 @@ class Notices:
             since_s = self._since_s[job]
             at = time.strftime("%H:%M:%S", time.gmtime(time.time() - (now_s - since_s)))
             text = f"no worker is there for job {state.jobs[job].label} since {at} UTC; "
-            standbys = len(state.workers)
+            retired = sum(w.incarnation in state.failover.retired for w in state.workers.values())
+            standbys = len(state.workers) - retired
             if standbys:
                 text += f"{standbys} standby only waits for another worker to fail; "
+            if retired:
+                text += f"{retired} retired (`penstock status` says why); "
             self._texts[job] = text + "it goes on when `penstock worker` is started"
             logger.warning("%s", self._texts[job])
         return due

@@ -18,8 +18,8 @@ from .events import (
     JobFailed,
     SplitDelivered,
 )
+from .faults import MISMATCH, Failed, attempt_faults
 from .positions import resumed_event
-from .scheduler import failures
 from .splitset import SplitSet
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .records import Epoch, EpochKey, Job
     from .state import State
 
-UNREACHABLE, GONE, MISMATCH = "UNREACHABLE", "GONE", "MISMATCH"
+UNREACHABLE, GONE = "UNREACHABLE", "GONE"
 TEXT_CHARS_MAX = 4000
 #: So often a split's attempt may be gone in a row, without having made more than before.
 GONE_MAX = 20
@@ -41,12 +41,15 @@ def worker_events(
     state: State, worker: str, failed: Iterable[control_pb2.HeldAttempt]
 ) -> list[Event]:
     """What follows from the failed attempts that a worker reports."""
-    found: dict[int, tuple[str, str]] = {}
+    found: list[Failed] = []
     for held in failed:
         attempt = state.attempts.get(held.attempt)
         if attempt is not None and attempt.worker == worker:
-            found.setdefault(held.attempt, (_cut(held.code), _cut(held.detail)))
-    return failures(state, [(number, *text) for number, text in found.items()])
+            code, detail = _cut(held.code), _cut(held.detail)
+            exact = held.HasField("element")
+            made = held.element if exact else held.elements
+            found.append(Failed(held.attempt, code, detail, made, exact))
+    return [*attempt_faults(state, found)]
 
 
 def client_events(
@@ -104,6 +107,10 @@ def _epoch_events(
         )
     out: list[Event] = []
     resumed: EpochResumed | None = None
+    if epoch is not None and any(progress.resumed.splits) and not epoch.delivered:
+        # The journal of a former term ended between the records of its beginning.
+        out.append(EpochAbandoned(job.job, progress.stream, progress.epoch))
+        epoch = None
     if epoch is None:
         out.append(EpochStarted(job.job, progress.stream, progress.epoch))
         resumed = resumed_event(state, job, progress)
@@ -207,11 +214,8 @@ def _problem_events(
         if (attempt.stream, attempt.epoch) not in listed:
             continue  # given up in this very request
         if problem.code == MISMATCH:
-            reason = (
-                f"split {attempt.split} of epoch {attempt.epoch}, stream {attempt.stream}, from"
-                f" worker {attempt.worker} is not what it should be: {_cut(problem.detail)}"
-            )
-            return [*out, JobFailed(job.job, reason)]
+            detail = f"it is not what it should be: {_cut(problem.detail)}"
+            out += attempt_faults(state, [Failed(problem.attempt, MISMATCH, detail)])
         if problem.code == GONE:
             dropped.add(problem.attempt)
             times, _ = vain.get((attempt.epoch_key, attempt.split), (0, 0))

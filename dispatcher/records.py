@@ -13,6 +13,8 @@ from .splitset import SplitSet
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .quarantine import BadElement
+
 #: (job, stream, epoch)
 EpochKey = tuple[str, int, int]
 #: A running attempt is what was assigned, for as long as it runs.
@@ -40,6 +42,7 @@ class Worker:
         standby: false once it is promoted.
         store: its cache directory, which it may share; empty if it has none.
         cache_limit: bytes that the store may hold.
+        limited: why it takes on less than it was told to; empty if it does not.
     """
 
     worker: str
@@ -53,6 +56,7 @@ class Worker:
     pid: int
     store: str = ""
     cache_limit: int = 0
+    limited: str = ""
     attempts: dict[int, None] = field(default_factory=dict)  # an ordered set
 
 
@@ -79,11 +83,13 @@ class Split:
         attempt: number of the running attempt, 0 if there is none.
         failures: failed productions in this epoch.
         failed_on: workers that could not produce it, each once, the first one first.
+        named: the elements that were named exactly by these failures.
     """
 
     attempt: int = 0
     failures: int = 0
     failed_on: tuple[str, ...] = ()
+    named: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -95,6 +101,8 @@ class Epoch:
         delivered: those that are delivered.
         count: delivered elements.
         total: sum of their hashes modulo 2**64.
+        kills: by split, the element that was named each time that a worker died of memory while
+            it made the split, from 1; 0 where none was. The last ones.
     """
 
     job: str
@@ -104,6 +112,7 @@ class Epoch:
     delivered: SplitSet = field(default_factory=SplitSet)
     count: int = 0
     total: int = 0
+    kills: dict[int, tuple[int, ...]] = field(default_factory=dict)
     book: LaneBook | None = None  # derived; None until somebody asks
 
     @property
@@ -154,7 +163,11 @@ class Job:
         position: what was committed last, as its client wrote it; empty: nothing.
         position_at: (epoch, elements) of it, for people.
         commits: the number of the client's last commit.
+        failover: the extension that its faults are put to; empty: the dispatcher's.
         failure: why the job cannot go on; empty while it can.
+        on_bad: what is done about bad elements; see `quarantine`.
+        max_bad: how many an epoch of a stream may lose.
+        bad: those that are left out, by (stream, epoch, split) and number.
         epochs: open epochs by (stream, epoch).
     """
 
@@ -174,12 +187,42 @@ class Job:
     position: str = ""
     position_at: tuple[int, int] = (0, 0)
     commits: int = 0
+    failover: str = ""
+    on_bad: str = "fail"
+    max_bad: int = 0
+    bad: dict[tuple[int, int, int], dict[int, BadElement]] = field(default_factory=dict)
     epochs: dict[tuple[int, int], Epoch] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
         """The job for people: id, and its name if it has one."""
         return f"{self.job} ({self.name!r})" if self.name else f"{self.job} (unnamed)"
+
+
+@dataclass(slots=True)
+class Group:
+    """Consumers that share lanes.
+
+    Attributes:
+        generation: how often it was formed; every other number of consumers is another one.
+        world: how many consumers it has.
+        streams: the datasets, as those of its jobs; so with the next ones.
+        position: the text of where the generation began; empty: at the very beginning.
+        jobs: the consumers' jobs, by rank; empty for one that never came.
+        former: the jobs of former generations, the latest last.
+    """
+
+    group: str
+    generation: int
+    world: int
+    streams: tuple[str, ...]
+    seed: int
+    lanes: int
+    block: int
+    ordered: bool
+    position: str
+    jobs: list[str] = field(default_factory=list)
+    former: tuple[str, ...] = ()
 
 
 def deal_epoch(job: Job, dataset: Dataset, epoch: Epoch) -> LaneBook:

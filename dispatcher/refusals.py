@@ -1,16 +1,21 @@
-"""How a penstock error travels in gRPC: a status code, the text, and the error's class by name."""
+"""How calls end: a reply, or a penstock error as a status code, its text and its class by name."""
 
 from __future__ import annotations
 
+import functools
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 
 from ..errors import JournalError, NotFoundError, PenstockError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from typing import NoReturn
+
+    Reply = TypeVar("Reply")
+    Method = Callable[[Any, Any, Any], Awaitable[Reply]]
 
 logger = logging.getLogger(__name__)
 
@@ -44,3 +49,25 @@ async def supersede(context: Any) -> NoReturn:
     """Ends a call that was overtaken by a newer one of the same peer; nothing came of it."""
     await context.abort(grpc.StatusCode.CANCELLED, "a newer call of this peer came before this one")
     raise AssertionError("abort raises")
+
+
+def answering(method: Method[Reply]) -> Method[Reply]:
+    """Lets the reply, or the refusal, of a call out once what it rests on is durable."""
+
+    @functools.wraps(method)
+    async def answer(self: Any, request: Any, context: Any) -> Reply:
+        try:
+            reply = await method(self, request, context)
+        except PenstockError as error:
+            await self.engine.durable()
+            await refuse(context, error)
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            # A bug: the peer gets an error from gRPC and tries again; the log must say why.
+            logger.exception("%s of %s", method.__name__, context.peer())
+            raise
+        await self.engine.durable()
+        return reply
+
+    return answer

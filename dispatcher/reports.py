@@ -36,6 +36,7 @@ class Progress:
         recomputed: made again though the client had them from an earlier attempt.
         waiting: its buffer was full when it was reported last.
         cached: it reads a segment of a cache.
+        began_s: when it was given out, or found in the journal (monotonic).
     """
 
     attempt: Attempt
@@ -45,6 +46,7 @@ class Progress:
     recomputed: int = 0
     waiting: bool = False
     cached: bool = False
+    began_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -92,7 +94,7 @@ class Reports:
 
     def began(self, attempt: Attempt, now_s: float) -> None:
         """An attempt is given to a worker, or found in the journal."""
-        self.progress[attempt.attempt] = Progress(attempt, now_s)
+        self.progress[attempt.attempt] = Progress(attempt, now_s, began_s=now_s)
         self.totals.setdefault(attempt.job, Totals())
         self._of.setdefault(attempt.worker, set()).add(attempt.attempt)
 

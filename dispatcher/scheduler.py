@@ -14,21 +14,22 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING
 
+from ..recovery.failover import FailureKind
 from .caching import stores_with
 from .events import (
     AttemptAssigned,
     AttemptDropped,
-    AttemptFailed,
     ClientLeft,
     JobClosed,
-    JobFailed,
     WorkerLost,
     WorkerPromoted,
 )
+from .failover import takes_work
+from .faults import STUCK, Failed, attempt_faults, trainer_faults, worker_faults
 from .seats import Seats
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from .events import Event
     from .facts import Facts
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 
 #: A worker that keeps being taken for dead may be silent for 2 to this power timeouts.
 _PATIENCE_BITS = 3
-#: The code of an attempt that made nothing for too long.
-STUCK = "STUCK"
 
 
 def assignments(state: State, facts: Facts, seats: Seats | None = None) -> list[AttemptAssigned]:
@@ -128,7 +127,9 @@ def lost_workers(state: State, facts: Facts, now_s: float, timeout_s: float) -> 
         # The same sum as the timer's, so that it does not wake up for nothing.
         if now_s >= heard_s + timeout_s * patience(facts, worker.worker):
             lost.add(worker.worker)
-            out.append(WorkerLost(worker.worker, f"no heartbeat for {now_s - heard_s:.1f} s"))
+            reason = f"no heartbeat for {now_s - heard_s:.1f} s"
+            out += worker_faults(state, worker.worker, FailureKind.LOST_HEARTBEAT, reason)
+            out.append(WorkerLost(worker.worker, reason))
     return out + promotions(state, lost)
 
 
@@ -137,20 +138,44 @@ def patience(facts: Facts, worker: str) -> int:
     return 1 << min(facts.mistakes.get(worker, 0), _PATIENCE_BITS)
 
 
+def silences_s(
+    state: State, facts: Facts, worker_timeout_s: float, client_timeout_s: float
+) -> list[float]:
+    """When each worker and each job's client will have been silent for too long."""
+    heard_s = facts.heard_s
+    workers = [
+        heard_s[name] + worker_timeout_s * patience(facts, name)
+        for name in state.workers
+        if name in heard_s
+    ]
+    return workers + [
+        heard_s[job.job] + client_timeout_s
+        for job in state.jobs.values()
+        if job.attached and job.job in heard_s
+    ]
+
+
 def promotions(state: State, lost: Collection[str]) -> list[Event]:
     """A standby for each worker that is being lost, as far as there are any."""
     live = [worker for worker in state.workers.values() if worker.worker not in lost]
-    standbys = [worker.worker for worker in live if worker.standby]
-    vacant = sum(not state.workers[worker].standby for worker in lost)
+    retired = state.failover.retired
+    standbys = [w.worker for w in live if w.standby and w.incarnation not in retired]
+    vacant = sum(takes_work(state, state.workers[worker]) for worker in lost)
     return [WorkerPromoted(worker) for worker in standbys[:vacant]]
 
 
 def late_promotion(state: State) -> list[Event]:
     """A standby that came after the last worker was lost: there is nobody else to do the work."""
-    failed = any(not lost.standby for lost in state.lost.values())
-    if not failed or any(not worker.standby for worker in state.workers.values()):
+    retired = state.failover.retired
+    vacant = any(not lost.standby for lost in state.lost.values()) or any(
+        not worker.standby and worker.incarnation in retired for worker in state.workers.values()
+    )
+    if not vacant:
         return []
-    return [WorkerPromoted(worker) for worker in list(state.workers)[:1]]
+    if any(takes_work(state, worker) for worker in state.workers.values()):
+        return []
+    standbys = [w.worker for w in state.workers.values() if w.incarnation not in retired]
+    return [WorkerPromoted(worker) for worker in standbys[:1]]
 
 
 def stuck_attempts(state: State, facts: Facts, now_s: float, timeout_s: float) -> list[Event]:
@@ -169,8 +194,8 @@ def stuck_attempts(state: State, facts: Facts, now_s: float, timeout_s: float) -
             f" more for {now_s - since_s:.1f} s, though its heartbeats come; --progress-timeout is"
             f" {timeout_s:g} s"
         )
-        failed.append((number, STUCK, detail))
-    return failures(state, failed)
+        failed.append(Failed(number, STUCK, detail, progress.elements))
+    return [*attempt_faults(state, failed)]
 
 
 def slow_attempts(state: State, facts: Facts, patience_s: float) -> list[int]:
@@ -201,35 +226,6 @@ def _standing_still(state: State, facts: Facts, timeout_s: float) -> list[tuple[
     return out
 
 
-def failures(state: State, failed: Iterable[tuple[int, str, str]]) -> list[Event]:
-    """What follows from failed attempts: the job fails with the last trial that it allows.
-
-    Args:
-        state: the state.
-        failed: (attempt, code, detail) of running attempts, each once.
-    """
-    out: list[Event] = []
-    dead_jobs: set[str] = set()
-    for number, code, detail in failed:
-        attempt = state.attempts[number]
-        if attempt.job in dead_jobs:
-            continue
-        out.append(AttemptFailed(number, code, detail))
-        if attempt.trial >= state.jobs[attempt.job].attempts_max:
-            dead_jobs.add(attempt.job)
-            trials = "1 attempt" if attempt.trial == 1 else f"{attempt.trial} attempts"
-            worker = state.workers[attempt.worker]
-            out.append(
-                JobFailed(
-                    attempt.job,
-                    f"split {attempt.split} of epoch {attempt.epoch}, stream {attempt.stream},"
-                    f" could not be produced in {trials}; the last one, on worker {worker.worker}"
-                    f" ({worker.address}): {code}: {detail}",
-                )
-            )
-    return out
-
-
 def detours(state: State, facts: Facts, standing: Mapping[int, str]) -> list[AttemptDropped]:
     """Attempts that are better made elsewhere, because their client cannot get at the worker.
 
@@ -240,7 +236,7 @@ def detours(state: State, facts: Facts, standing: Mapping[int, str]) -> list[Att
             worker is alive.
     """
     out: list[AttemptDropped] = []
-    live = {worker.worker for worker in state.workers.values() if not worker.standby}
+    live = {worker.worker for worker in state.workers.values() if takes_work(state, worker)}
     for number, why in standing.items():
         attempt = state.attempts.get(number)
         if attempt is None:
@@ -258,12 +254,13 @@ def lost_clients(state: State, facts: Facts, now_s: float, timeout_s: float) -> 
         heard_s = facts.heard_s.get(job.job, now_s)
         if job.attached and now_s >= heard_s + timeout_s:
             reason = f"its client {job.client} was silent for {now_s - heard_s:.1f} s"
+            out += trainer_faults(job, reason)
             out.append(ClientLeft(job.job, reason) if job.name else JobClosed(job.job, reason))
     return out
 
 
 def waits_for_workers(state: State) -> list[str]:
     """The jobs that want work done while there is nobody to do it."""
-    if any(not worker.standby for worker in state.workers.values()):
+    if any(takes_work(state, worker) for worker in state.workers.values()):
         return []
     return [job.job for job in state.jobs.values() if job.epochs]

@@ -11,6 +11,8 @@ import heapq
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from .failover import takes_work
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
@@ -63,7 +65,7 @@ class Seats:
     def __init__(self, state: State, facts: Facts) -> None:
         self._now: dict[str, Seat] = {}
         for order, worker in enumerate(state.workers.values()):
-            if not worker.standby:
+            if takes_work(state, worker):
                 self._now[worker.worker] = _seat(worker, order, facts)
         self._heap = list(self._now.values())
         heapq.heapify(self._heap)

@@ -23,6 +23,7 @@ from ..errors import AddressInUseError, JournalError
 from ..failpoints import failpoint
 from ..journal import Log, hold
 from ..proto import control_pb2, control_pb2_grpc
+from ..recovery.extensions import Askers, find_extension
 from ..timing import Timing
 from .announce import announce, withdraw
 from .commit import Committer
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..journal import Lease
+    from ..recovery.alerts import Alerts
     from .commit import JournalLog
     from .datasets import BlobStore
 
@@ -67,6 +69,9 @@ class DispatcherOptions:
         announce: where to write one JSON line when serving: a file, or `-` for standard output.
         stop_on_stdin_eof: stop when standard input ends.
         snapshot_records: journal records after which a snapshot is taken.
+        failover_extension: `module::Class` that says what is done about faults; "" for penstock's.
+        failover_deadline_s: how long it may take, seconds.
+        alerts: tells a person of decisions that need one; None: by the log alone.
     """
 
     host: str = "127.0.0.1"
@@ -77,6 +82,9 @@ class DispatcherOptions:
     announce: str | None = None
     stop_on_stdin_eof: bool = False
     snapshot_records: int = 20_000
+    failover_extension: str = ""
+    failover_deadline_s: float = 10.0
+    alerts: Alerts | None = None
 
 
 class Dispatcher:
@@ -86,6 +94,9 @@ class Dispatcher:
         options: how it runs.
         log: used instead of opening `options.journal`; for tests.
         lease: of `options.journal`, if the caller has it; it is given up at the end.
+
+    Raises:
+        UsageError: the failover extension cannot be loaded.
 
     Attributes:
         address: `host:port` that it serves on, once started.
@@ -101,6 +112,7 @@ class Dispatcher:
         self.options = options
         self.address = ""
         self.engine: Engine
+        self._askers = Askers(options.failover_extension, options.failover_deadline_s)
         self._log = log
         self._lease = lease
         self._server: grpc.aio.Server | None = None
@@ -126,7 +138,7 @@ class Dispatcher:
         committer = Committer(
             self._log, self.journal_failed, lambda: to_snapshot(state), options.snapshot_records
         )
-        self.engine = Engine(state, committer, options.timing)
+        self.engine = Engine(state, committer, options.timing, self._askers, options.alerts)
         failpoint("dispatcher.term.before_start")
         self.engine.start()
         await self.engine.durable()
@@ -157,6 +169,8 @@ class Dispatcher:
         if self._server is not None:
             await self._server.stop(_STOP_GRACE_S)
         await self.engine.committer.close()
+        if self.options.alerts is not None:
+            await asyncio.to_thread(self.options.alerts.close, _STOP_GRACE_S)
         logger.info("stopped")
 
     def journal_failed(self, error: BaseException) -> None:
@@ -195,8 +209,11 @@ async def serve(options: DispatcherOptions) -> None:
     Raises:
         AddressInUseError: the address is taken.
         JournalError: the journal is locked, damaged, or cannot be read.
-        UsageError: a standby without a journal or a port.
+        UsageError: a standby without a journal or a port, or a failover extension that cannot be
+            loaded.
     """
+    if options.failover_extension:
+        find_extension(options.failover_extension, "--failover-extension")
     if options.announce:
         withdraw(options.announce)
     loop = asyncio.get_running_loop()

@@ -6,62 +6,42 @@ Every reply, a refusal too, leaves only after everything that it rests on is dur
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
-import logging
 import secrets
-from typing import TYPE_CHECKING, Any, TypeVar
+import time
+from typing import TYPE_CHECKING, Any
 
-import grpc
-
-from ..errors import NotFoundError, PenstockError, UsageError
+from ..errors import PenstockError
 from ..failpoints import failpoint
 from ..proto import control_pb2, control_pb2_grpc
-from . import admission, arbitration, caching, positions, progress
+from . import (
+    admission,
+    arbitration,
+    caching,
+    consumers,
+    failover,
+    memory,
+    positions,
+    progress,
+    quarantine,
+)
 from .arrivals import Arrivals
-from .datasets import GRAPH_BYTES_MAX
 from .events import ClientLeft, JobClosed
-from .refusals import ask_again, refuse, supersede
+from .graphs import Graphs
+from .refusals import answering, ask_again, refuse, supersede
 from .status import picture
 from .views import Placements, gap_s, worker_view
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
 
     from .datasets import BlobStore
     from .engine import Engine
     from .records import Job
 
-    Reply = TypeVar("Reply")
-    Method = Callable[[Any, Any, Any], Awaitable[Reply]]
-
-logger = logging.getLogger(__name__)
-
 _PART_BYTES = 1 << 20
 #: A held call is answered after this part of its peer's timeout at the latest.
 _HOLD = 0.5
-
-
-def _answering(method: Method[Reply]) -> Method[Reply]:
-    """Lets the reply, or the refusal, of a call out once what it rests on is durable."""
-
-    @functools.wraps(method)
-    async def answer(self: ControlService, request: Any, context: Any) -> Reply:
-        try:
-            reply = await method(self, request, context)
-        except PenstockError as error:
-            await self.engine.durable()
-            await refuse(context, error)
-        except grpc.aio.AbortError:
-            raise
-        except Exception:
-            # A bug: the peer gets an error from gRPC and tries again; the log must say why.
-            logger.exception("%s of %s", method.__name__, context.peer())
-            raise
-        await self.engine.durable()
-        return reply
-
-    return answer
 
 
 class ControlService(control_pb2_grpc.ControlServicer):
@@ -74,7 +54,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
     def __init__(self, engine: Engine, blobs: BlobStore) -> None:
         self.engine = engine
-        self._blobs = blobs
+        self._graphs = Graphs(engine, blobs)
         # The newest request of each client, by (job, client), where clients number them.
         self._sequences: dict[str, tuple[str, int]] = {}
         self._arrivals = Arrivals()
@@ -83,45 +63,18 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
     # Datasets.
 
-    @_answering
+    @answering
     async def PutDataset(self, requests: Any, context: Any) -> control_pb2.PutDatasetReply:
         """Stores a graph: the file first, then the journal's word for it."""
-        engine = self.engine
-        info: control_pb2.DatasetInfo | None = None
-        graph = bytearray()
-        async for request in requests:
-            if info is None:
-                info = request.info
-                admission.register_dataset(engine.state, info)
-                if info.graph_bytes > GRAPH_BYTES_MAX:
-                    raise UsageError(
-                        f"graph_bytes must be at most {GRAPH_BYTES_MAX}, not {info.graph_bytes}"
-                    )
-                if await self._is_stored(info.fingerprint):
-                    engine.commit(caching.dataset_events(engine.state, info))
-                    return control_pb2.PutDatasetReply(term=engine.state.term)
-            graph += request.part
-            if len(graph) > info.graph_bytes:
-                raise UsageError(f"the graph is longer than the announced {info.graph_bytes} bytes")
-        if info is None:
-            raise UsageError("PutDataset needs a first message with the dataset's info")
-        if len(graph) < info.graph_bytes:
-            raise NotFoundError(
-                f"dataset {info.fingerprint} is not registered, and {len(graph)} of its"
-                f" {info.graph_bytes} bytes were sent"
-            )
-        await asyncio.to_thread(self._blobs.put, info.fingerprint, bytes(graph))
-        engine.commit(admission.register_dataset(engine.state, info))
-        engine.commit(caching.dataset_events(engine.state, info))
-        return control_pb2.PutDatasetReply(term=engine.state.term)
+        return await self._graphs.receive(requests)
 
     async def GetDataset(
         self, request: control_pb2.GetDatasetRequest, context: Any
     ) -> AsyncIterator[control_pb2.GetDatasetReply]:
         """Sends a graph in parts; an empty one is one empty part."""
         try:
-            await self._describe(request.fingerprint)
-            graph = await asyncio.to_thread(self._blobs.get, request.fingerprint)
+            await self._graphs.describe(request.fingerprint)
+            graph = await self._graphs.get(request.fingerprint)
         except PenstockError as error:
             await refuse(context, error)
         await self.engine.durable()
@@ -129,36 +82,16 @@ class ControlService(control_pb2_grpc.ControlServicer):
             failpoint("dispatcher.get_dataset.before_send")
             yield control_pb2.GetDatasetReply(part=graph[at : at + _PART_BYTES])
 
-    @_answering
+    @answering
     async def DescribeDataset(
         self, request: control_pb2.GetDatasetRequest, context: Any
     ) -> control_pb2.DatasetInfo:
         """Tells what is known of a dataset."""
-        return await self._describe(request.fingerprint)
-
-    async def _describe(self, fingerprint: str) -> control_pb2.DatasetInfo:
-        admission.check_fingerprint(fingerprint)
-        known = self.engine.state.datasets.get(fingerprint)
-        if known is None or not await self._is_stored(fingerprint):
-            raise NotFoundError(f"dataset {fingerprint} is not registered")
-        return control_pb2.DatasetInfo(
-            fingerprint=known.fingerprint,
-            num_splits=known.num_splits,
-            weights=known.weights,
-            replayable=known.replayable,
-            components=known.components,
-            graph_bytes=known.graph_bytes,
-            cache_key=known.cache_key,
-        )
-
-    async def _is_stored(self, fingerprint: str) -> bool:
-        if fingerprint not in self.engine.state.datasets:
-            return False
-        return await asyncio.to_thread(self._blobs.has, fingerprint)
+        return await self._graphs.describe(request.fingerprint)
 
     # Clients.
 
-    @_answering
+    @answering
     async def AnnounceClient(
         self, request: control_pb2.AnnounceClientRequest, context: Any
     ) -> control_pb2.AnnounceClientReply:
@@ -168,21 +101,29 @@ class ControlService(control_pb2_grpc.ControlServicer):
             term=self.engine.state.term, arrival=self._arrivals.number()
         )
 
-    @_answering
+    @answering
     async def OpenJob(
         self, request: control_pb2.OpenJobRequest, context: Any
     ) -> control_pb2.OpenJobReply:
         """Creates or joins a job."""
         engine, state = self.engine, self.engine.state
         admission.check_version(request.protocol_version, "client")
+        await engine.deciding.prepare(request.failover_extension)
         if not self._arrivals.is_known(state.term, request):
             await ask_again(context)
+        asked = request
+        request = self._as_job(asked)
         self._arrivals.check(admission.find_job(state, request), request)
         failpoint("dispatcher.open_job.before_commit")
         engine.commit(admission.open_job(state, request, secrets.randbits(63)))
         job = admission.find_job(state, request)
         assert job is not None, "it was just opened"
         engine.commit(caching.job_events(job, request.cache))
+        engine.commit(failover.job_events(job, request.failover_extension))
+        engine.commit(quarantine.job_events(job, request))
+        group = state.groups.get(asked.job_name)
+        if group is not None:
+            engine.commit(consumers.seat_events(state, job, asked))
         self._arrivals.opened(job, request.arrival, state.jobs)
         engine.hear(job.job)
         await engine.durable()
@@ -194,9 +135,27 @@ class ControlService(control_pb2_grpc.ControlServicer):
             next_epoch=[stream.next_epoch for stream in job.streams],
             lanes=job.lanes,
             block=job.block,
+            generation=group.generation if group is not None else 0,
+            group_position=group.position if group is not None else "",
+            position=job.position if group is not None else "",
         )
 
-    @_answering
+    def _as_job(self, request: control_pb2.OpenJobRequest) -> control_pb2.OpenJobRequest:
+        """The request for a job; that of a consumer for its own, in a group that fits it."""
+        engine, state = self.engine, self.engine.state
+        if not request.HasField("consumer"):
+            consumers.check_plain(state, request)
+            return request
+        self._arrivals.check_resize(state.groups.get(request.job_name), request)
+        engine.commit(consumers.group_events(state, request, secrets.randbits(63)))
+        self._arrivals.resized(state.groups[request.job_name], request.arrival)
+        as_job = consumers.as_job(state, request)
+        job = admission.find_job(state, as_job)
+        broken_s = self._arrivals.broken_s(job, time.monotonic())
+        consumers.check_seat(job, request.client, broken_s, engine.timing)
+        return as_job
+
+    @answering
     async def SyncClient(
         self, request: control_pb2.SyncClientRequest, context: Any
     ) -> control_pb2.SyncClientReply:
@@ -207,6 +166,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         if self._is_overtaken(job, request):
             await supersede(context)
         engine.hear(job.job)
+        self._arrivals.came_back(job.job)
         failpoint("dispatcher.sync_client.before_commit")
         engine.commit(progress.client_events(engine.state, job, request, engine.reports.vain))
         engine.report_unreachable(
@@ -220,12 +180,16 @@ class ControlService(control_pb2_grpc.ControlServicer):
         await engine.settled()
         if request.term == engine.state.term:
             hold_s = min(request.hold_ms / 1000, _HOLD * engine.timing.client_timeout_s)
-            await engine.news.hold(job.job, request.seen_version, hold_s)
+            try:
+                await engine.news.hold(job.job, request.seen_version, hold_s)
+            except asyncio.CancelledError:
+                self._arrivals.broke_off(job.job, time.monotonic())
+                raise
         await engine.news.pace(job.job, gap_s(job))
         await engine.settled()
         job = admission.owned_job(engine.state, request.job, request.client, engine.endings)
         version = engine.news.version(job.job)
-        notices = engine.notices.of(job.job)
+        notices = engine.notices.of(job.job) + quarantine.notice(job)
         reply = self._placements.client_view(engine.state, job, version, notices)
         await engine.durable()
         failpoint("dispatcher.sync_client.before_reply")
@@ -242,7 +206,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             self._sequences = {at: seen for at, seen in self._sequences.items() if at in jobs}
         return False
 
-    @_answering
+    @answering
     async def CommitPosition(
         self, request: control_pb2.CommitPositionRequest, context: Any
     ) -> control_pb2.CommitPositionReply:
@@ -251,13 +215,14 @@ class ControlService(control_pb2_grpc.ControlServicer):
         admission.check_term(engine.state, request.term, engine.first_term)
         job = admission.owned_job(engine.state, request.job, request.client, engine.endings)
         engine.hear(job.job)
+        consumers.check_commit(engine.state, job, request.position)
         failpoint("dispatcher.commit_position.before_commit")
         engine.commit(positions.commit_events(job, request))
         await engine.durable()
         failpoint("dispatcher.commit_position.before_reply")
         return control_pb2.CommitPositionReply(term=engine.state.term)
 
-    @_answering
+    @answering
     async def GetPosition(
         self, request: control_pb2.GetPositionRequest, context: Any
     ) -> control_pb2.GetPositionReply:
@@ -268,33 +233,14 @@ class ControlService(control_pb2_grpc.ControlServicer):
             term=self.engine.state.term, position=texts[0] if texts else ""
         )
 
-    @_answering
+    @answering
     async def RuleStep(
         self, request: control_pb2.RuleStepRequest, context: Any
     ) -> control_pb2.RuleStepReply:
         """Rules what all ranks do about a failed step."""
-        engine = self.engine
-        arbitration.check(request)
-        if arbitration.found(engine.state, request) is None:
-            ruled = self._votes.add(request) if request.action else None
-            if ruled is None:
-                ruled = await self._votes.wait(request)
-            if ruled is not None:
-                failpoint("dispatcher.rule_step.before_commit")
-                engine.commit([ruled])
-        made = arbitration.found(engine.state, request)
-        await engine.durable()
-        failpoint("dispatcher.rule_step.before_reply")
-        if made is None:
-            return control_pb2.RuleStepReply(term=engine.state.term)
-        return control_pb2.RuleStepReply(
-            term=engine.state.term,
-            action=made.action.value,
-            rank=made.rank,
-            fingerprint=made.fingerprint,
-        )
+        return await arbitration.rule(self.engine, self._votes, request)
 
-    @_answering
+    @answering
     async def CloseClient(
         self, request: control_pb2.CloseClientRequest, context: Any
     ) -> control_pb2.CloseClientReply:
@@ -312,16 +258,19 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
     # Workers.
 
-    @_answering
+    @answering
     async def RegisterWorker(
         self, request: control_pb2.RegisterWorkerRequest, context: Any
     ) -> control_pb2.RegisterWorkerReply:
         """Introduces a worker."""
         engine = self.engine
         failpoint("dispatcher.register_worker.before_commit")
-        engine.commit(admission.register_worker(engine.state, request))
+        registered = admission.register_worker(engine.state, request)
+        engine.commit(registered)
         worker = admission.worker_of(engine.state, request.incarnation)
         assert worker is not None, "it was just registered"
+        if registered:
+            engine.commit(memory.register_events(engine.state, worker, request))
         engine.commit(caching.register_events(engine.state, worker, request))
         engine.hear(worker.worker)
         # In the same step: the scheduler, which runs next, deals by the offers.
@@ -341,7 +290,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             heartbeat_ms=max(1, int(1000 * self._heartbeat_s())),
         )
 
-    @_answering
+    @answering
     async def SyncWorker(
         self, request: control_pb2.SyncWorkerRequest, context: Any
     ) -> control_pb2.SyncWorkerReply:
@@ -384,6 +333,24 @@ class ControlService(control_pb2_grpc.ControlServicer):
         return min(timing.heartbeat_s, timing.worker_timeout_s / 4)
 
     # Everybody.
+
+    @answering
+    async def ReadmitWorker(
+        self, request: control_pb2.ReadmitWorkerRequest, context: Any
+    ) -> control_pb2.ReadmitWorkerReply:
+        """Lets a retired worker work again."""
+        engine = self.engine
+        engine.commit(failover.readmission(engine.state, request.worker))
+        return control_pb2.ReadmitWorkerReply(term=engine.state.term)
+
+    @answering
+    async def RetryElement(
+        self, request: control_pb2.RetryElementRequest, context: Any
+    ) -> control_pb2.RetryElementReply:
+        """Has an element made that was left out, should its split be made again."""
+        engine = self.engine
+        engine.commit(quarantine.retry_events(engine.state, request))
+        return control_pb2.RetryElementReply(term=engine.state.term)
 
     async def GetStatus(
         self, request: control_pb2.GetStatusRequest, context: Any

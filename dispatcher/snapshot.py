@@ -12,11 +12,16 @@ import msgpack
 import xxhash
 
 from ..errors import JournalCorruptError
+from .event_records import values
+from .failover import FailoverBook, Retired
+from .fault_events import FailoverDecided, FaultRaised
+from .quarantine import BadElement
 from .records import (
     Attempt,
     CacheDecision,
     Dataset,
     Epoch,
+    Group,
     Job,
     LostWorker,
     Split,
@@ -30,10 +35,10 @@ from .validate import validate
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-VERSION = 5
+VERSION = 6
 #: The versions that are read; 1 did not know who was replaced, worker or client, 2 no caches, 3 no
-#: positions and 4 no rulings.
-_KNOWN = (1, 2, 3, 4, 5)
+#: positions, 4 neither faults nor groups of consumers nor rulings, and 5 no bad elements.
+_KNOWN = (1, 2, 3, 4, 5, 6)
 
 
 def digest(state: State) -> str:
@@ -57,6 +62,8 @@ def to_snapshot(state: State) -> bytes:
             for store, held in state.stores.items()
         ],
         "decisions": [_row(made, CacheDecision) for made in state.decisions.values()],
+        "failover": _failover_row(state.failover),
+        "groups": [_row(group, Group) for group in state.groups.values()],
         "rulings": [
             [group, [[*key, *ruling] for key, ruling in rulings.items()]]
             for group, rulings in state.rulings.items()
@@ -109,6 +116,12 @@ def _state(content: dict[str, Any]) -> State:
         state.stores[store] = {key: SplitSet.from_bytes(bits) for key, bits in held}
     for row in content.get("decisions", ()):
         state.decisions[row[0]] = CacheDecision(*row)
+    if "failover" in content:
+        state.failover = _failover(content["failover"])
+    for row in content.get("groups", ()):
+        group = Group(*row)
+        group.streams, group.former = tuple(group.streams), tuple(group.former)
+        state.groups[group.group] = group
     for group, rows in content.get("rulings", ()):
         state.rulings[group] = {
             (step, round): (action, rank, fingerprint)
@@ -120,8 +133,39 @@ def _state(content: dict[str, Any]) -> State:
     return state
 
 
+def _failover_row(book: FailoverBook) -> list[Any]:
+    return [
+        book.next_fault,
+        [[number, *values(fault)] for number, fault in book.open.items()],
+        [[values(fault), values(made)] for fault, made in book.decided.values()],
+        [
+            [job, [[*key, times] for key, times in spent.items()]]
+            for job, spent in book.spent.items()
+        ],
+        [[incarnation, *_row(who, Retired)] for incarnation, who in book.retired.items()],
+    ]
+
+
+def _failover(row: list[Any]) -> FailoverBook:
+    next_fault, still_open, decided, spent, retired = row
+    book = FailoverBook(next_fault)
+    book.open = {number: FaultRaised(*fault) for number, *fault in still_open}
+    for fault, made in decided:
+        book.decided[made[0]] = FaultRaised(*fault), FailoverDecided(*made)
+    for job, counts in spent:
+        book.spent[job] = {(strategy, of): times for strategy, of, times in counts}
+    book.retired = {incarnation: Retired(*who) for incarnation, *who in retired}
+    return book
+
+
 def _job_row(job: Job) -> list[Any]:
-    row = _row(job, Job, ("streams", "epochs"))
+    row = _row(job, Job, ("streams", "epochs", "bad"))
+    row.append(
+        [
+            [*key, [_row(bad, BadElement) for bad in known.values()]]
+            for key, known in job.bad.items()
+        ]
+    )
     row.append([_row(stream, Stream) for stream in job.streams])
     row.append([_epoch_row(epoch) for epoch in job.epochs.values()])
     return row
@@ -129,26 +173,35 @@ def _job_row(job: Job) -> list[Any]:
 
 def _job(row: list[Any]) -> Job:
     streams, epochs = row.pop(-2), row.pop(-1)
-    names = [name for name in Job.__dataclass_fields__ if name not in ("streams", "epochs")]
+    without = ("streams", "epochs", "bad")
+    names = [name for name in Job.__dataclass_fields__ if name not in without]
     former = names.index("former")
     row += [[]] if len(row) == former else []  # version 1
     row += ["off"] if len(row) == former + 1 else []  # version 2
     row += ["", (0, 0), 0] if len(row) == former + 2 else []  # version 3
+    row += [""] if len(row) == former + 5 else []  # version 4
+    row += ["fail", 0, []] if len(row) == former + 6 else []  # version 5
+    bad = row.pop()
     row[former], row[former + 3] = tuple(row[former]), tuple(row[former + 3])
     made = [Stream(dataset, at, over, tuple(last)) for dataset, at, over, last in streams]
     job = Job(**dict(zip(names, row, strict=True)), streams=made)
-    for (job_id, stream, number), splits, delivered, count, total in epochs:
+    for *key, known in bad:
+        job.bad[tuple(key)] = {element: BadElement(element, *rest) for element, *rest in known}
+    for (job_id, stream, number), splits, delivered, count, total, *kills in epochs:
         epoch = Epoch(job_id, stream, number)
+        epoch.kills = {split: tuple(named) for split, named in (kills[0] if kills else ())}
         epoch.delivered, epoch.count, epoch.total = SplitSet.from_bytes(delivered), count, total
-        for number, attempt, failures, failed_on in splits:
-            epoch.splits[number] = Split(attempt, failures, tuple(failed_on))
+        for number, attempt, failures, failed_on, *named in splits:
+            named = tuple(named[0]) if named else ()
+            epoch.splits[number] = Split(attempt, failures, tuple(failed_on), named)
         job.epochs[epoch.stream, epoch.epoch] = epoch
     return job
 
 
 def _epoch_row(epoch: Epoch) -> list[Any]:
     splits = [[number, *_row(split, Split)] for number, split in sorted(epoch.splits.items())]
-    return [epoch.key, splits, epoch.delivered.to_bytes(), epoch.count, epoch.total]
+    kills = [[split, named] for split, named in epoch.kills.items()]
+    return [epoch.key, splits, epoch.delivered.to_bytes(), epoch.count, epoch.total, kills]
 
 
 def _row(record: Any, kind: type[Any], without: Iterable[str] = ()) -> list[Any]:

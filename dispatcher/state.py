@@ -13,16 +13,26 @@ split without an attempt that was never failed is not held at all.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
-from . import arbitration, caching, event_records, positions
+from . import (
+    arbitration,
+    caching,
+    consumers,
+    event_records,
+    failover,
+    memory,
+    positions,
+    quarantine,
+    workers,
+)
 from . import events as ev
 from .records import (
     Attempt,
     Dataset,
     Epoch,
     EpochKey,
+    Group,
     Job,
     LostWorker,
     Split,
@@ -38,8 +48,6 @@ if TYPE_CHECKING:
     from .records import CacheDecision
     from .splitset import SplitSet
 
-#: How many lost workers are remembered.
-LOST_MAX = 32
 #: How many replaced clients of a job are remembered.
 FORMER_MAX = 8
 _MASK = (1 << 64) - 1
@@ -62,6 +70,8 @@ class State:
         lost: the last lost workers by id, the oldest first.
         stores: by cache directory and cache key, the splits whose segments are there.
         decisions: by cache key, what `auto` does.
+        failover: faults, what was decided about them, and who is retired.
+        groups: of consumers that share lanes, by name.
         rulings: by group, (action, rank, fingerprint) of each (step, round) that was ruled.
     """
 
@@ -77,6 +87,8 @@ class State:
         self.lost: dict[str, LostWorker] = {}
         self.stores: dict[str, dict[str, SplitSet]] = {}
         self.decisions: dict[str, CacheDecision] = {}
+        self.failover = failover.FailoverBook()
+        self.groups: dict[str, Group] = {}
         self.rulings: dict[str, dict[tuple[int, int], tuple[str, int, str]]] = {}
 
     def apply(self, event: ev.Event) -> set[str]:
@@ -96,11 +108,9 @@ class State:
             case ev.AttemptFailed():
                 return self._fail_attempt(event)
             case ev.AttemptDropped(attempt):
-                return self._end_attempt(self._attempt(attempt))
+                return self.end_attempt(self._attempt(attempt))
             case ev.EpochStarted() | ev.EpochFinished() | ev.EpochAbandoned():
                 return self._apply_epoch(event)
-            case ev.WorkerRegistered() | ev.WorkerLost() | ev.WorkerPromoted():
-                return self._apply_worker(event)
             case ev.TermStarted(term):
                 _require(term > self.term, f"term {term} does not follow {self.term}")
                 self.term = term
@@ -114,21 +124,31 @@ class State:
                 )
                 self.datasets[event.fingerprint] = Dataset(*event_records.values(event))
                 return set()
-            case _ if isinstance(event, caching.CacheEvent):
-                try:
-                    caching.apply(self, event)
-                except ValueError as error:
-                    raise InvalidEventError(str(error)) from error
-                return set()
-            case _ if isinstance(event, (positions.PositionEvent, ev.StepRuled)):
-                try:
-                    if isinstance(event, ev.StepRuled):
-                        return arbitration.apply(self, event)
-                    return positions.apply(self, event)
-                except ValueError as error:
-                    raise InvalidEventError(str(error)) from error
             case _:
-                return self._apply_job(event)
+                try:
+                    return self._apply_other(event)
+                except ValueError as error:
+                    raise InvalidEventError(str(error)) from error
+
+    def _apply_other(self, event: ev.Event) -> set[str]:
+        if isinstance(event, workers.WorkerEvent):
+            return workers.apply(self, event)
+        if isinstance(event, caching.CacheEvent):
+            caching.apply(self, event)
+            return set()
+        if isinstance(event, positions.PositionEvent):
+            return positions.apply(self, event)
+        if isinstance(event, failover.FailoverEvent):
+            return failover.apply(self, event)
+        if isinstance(event, ev.StepRuled):
+            return arbitration.apply(self, event)
+        if isinstance(event, consumers.GroupEvent):
+            return set().union(*map(self._close_job, consumers.apply(self, event)))
+        if isinstance(event, quarantine.QuarantineEvent):
+            return quarantine.apply(self, event)
+        if isinstance(event, memory.MemoryEvent):
+            return memory.apply(self, event)
+        return self._apply_job(event)
 
     def epoch(self, key: EpochKey) -> Epoch | None:
         """The open epoch of that name."""
@@ -159,30 +179,34 @@ class State:
                 return self._open_job(event)
             case ev.ClientJoined(job_id, client):
                 job = self._job(job_id)
-                touched = self._close_epochs(job)
+                touched = self.close_epochs(job)
                 if job.client and job.client != client:
                     job.former = (*job.former, job.client)[-FORMER_MAX:]
                     job.commits = 0
                 job.client, job.attached, job.failure = client, True, ""
             case ev.ClientLeft(job_id):
                 job = self._job(job_id)
-                touched = self._close_epochs(job)
+                touched = self.close_epochs(job)
                 job.attached = False
             case ev.JobFailed(job_id, reason):
                 job = self._job(job_id)
                 _require(bool(reason), f"job {job_id} fails without a reason")
-                touched = self._close_epochs(job)
+                touched = self.close_epochs(job)
                 job.failure = reason
             case ev.JobClosed(job_id):
-                job = self._job(job_id)
-                touched = self._close_epochs(job)
-                del self.jobs[job_id]
+                touched = self._close_job(self._job(job_id))
             case _:
                 raise InvalidEventError(f"{event!r} is not an event")
         return touched | {job_id}
 
+    def _close_job(self, job: Job) -> set[str]:
+        touched = self.close_epochs(job)
+        del self.jobs[job.job]
+        self.failover.spent.pop(job.job, None)
+        return touched | {job.job}
+
     def _open_job(self, event: ev.JobOpened) -> set[str]:
-        number = _number(event.job, "j")
+        number = workers.number_of(event.job, "j")
         _require(number >= self.next_job, f"job {event.job} is not new")
         _require(event.lanes >= 1 and event.block >= 1, f"job {event.job} has no lanes")
         unknown = [stream for stream in event.streams if stream not in self.datasets]
@@ -234,52 +258,15 @@ class State:
         touched = {job.job}
         epoch.book = None  # nobody asks for its order any more
         for split in list(epoch.running()):
-            touched |= self._end_attempt(self.attempts[epoch.splits[split].attempt])
+            touched |= self.end_attempt(self.attempts[epoch.splits[split].attempt])
         del job.epochs[epoch.stream, epoch.epoch]
         return touched
 
-    def _close_epochs(self, job: Job) -> set[str]:
+    def close_epochs(self, job: Job) -> set[str]:
+        """What a job has open is given up; a part of `apply`."""
         touched: set[str] = set()
         for epoch in list(job.epochs.values()):
             touched |= self._close_epoch(job, epoch)
-        return touched
-
-    # Workers.
-
-    def _apply_worker(
-        self, event: ev.WorkerRegistered | ev.WorkerLost | ev.WorkerPromoted
-    ) -> set[str]:
-        if isinstance(event, ev.WorkerRegistered):
-            number = _number(event.worker, "w")
-            known = number >= self.next_worker or event.worker in self.lost
-            _require(known, f"worker {event.worker} is neither new nor lost")
-            _require(event.slots >= 1, f"worker {event.worker} has no slots")
-            self.next_worker = max(self.next_worker, number + 1)
-            self.lost.pop(event.worker, None)
-            for lost in self.lost.values():
-                if lost.address == event.address:
-                    self.lost[lost.worker] = dataclasses.replace(lost, replaced=True)
-            self.workers[event.worker] = Worker(*event_records.values(event))
-            return {event.worker}
-        worker = self.workers.get(event.worker)
-        if worker is None:
-            raise InvalidEventError(f"worker {event.worker} is not registered")
-        if isinstance(event, ev.WorkerPromoted):
-            _require(worker.standby, f"worker {event.worker} is no standby")
-            worker.standby = False
-            vacant = [lost for lost in self.lost.values() if not lost.standby and not lost.replaced]
-            for lost in vacant[:1]:
-                self.lost[lost.worker] = dataclasses.replace(lost, replaced=True)
-            return set()
-        touched = {event.worker}
-        for number in list(worker.attempts):
-            touched |= self._end_attempt(self.attempts[number])
-        del self.workers[event.worker]
-        self.lost[event.worker] = LostWorker(
-            worker.worker, worker.incarnation, worker.address, worker.standby, event.reason
-        )
-        while len(self.lost) > LOST_MAX:
-            del self.lost[next(iter(self.lost))]
         return touched
 
     # Attempts and splits.
@@ -297,7 +284,7 @@ class State:
             raise InvalidEventError(f"split {event.split} has attempt {split.attempt}")
         if event.trial != split.failures + 1:
             raise InvalidEventError(f"trial {event.trial} of split {event.split}")
-        if worker is None or worker.standby:
+        if worker is None or not failover.takes_work(self, worker):
             raise InvalidEventError(f"worker {event.worker} takes no attempts")
         self.next_attempt = event.attempt + 1
         split.attempt = event.attempt
@@ -323,9 +310,10 @@ class State:
         split.failures += 1  # before the attempt ends: a split that failed is remembered
         if attempt.worker not in split.failed_on:
             split.failed_on += (attempt.worker,)
-        return self._end_attempt(attempt)
+        return self.end_attempt(attempt)
 
-    def _end_attempt(self, attempt: Attempt) -> set[str]:
+    def end_attempt(self, attempt: Attempt) -> set[str]:
+        """An attempt is over; a part of `apply`."""
         epoch = self._epoch(attempt)
         split = epoch.splits[attempt.split]
         split.attempt = 0
@@ -344,8 +332,9 @@ class State:
         if split is None:
             self._check_undelivered(epoch, event.split)
         elif split.attempt:
-            touched = self._end_attempt(self.attempts[split.attempt])
+            touched = self.end_attempt(self.attempts[split.attempt])
         epoch.splits.pop(event.split, None)
+        epoch.kills.pop(event.split, None)
         epoch.delivered.add(event.split)
         epoch.count += event.count
         epoch.total = (epoch.total + event.total) & _MASK
@@ -375,13 +364,6 @@ class State:
         if attempt is None:
             raise InvalidEventError(f"attempt {number} is not running")
         return attempt
-
-
-def _number(identifier: str, prefix: str) -> int:
-    digits = identifier.removeprefix(prefix)
-    if not identifier.startswith(prefix) or not digits.isdecimal():
-        raise InvalidEventError(f"{identifier!r} is not an id {prefix}1, {prefix}2, …")
-    return int(digits)
 
 
 def _require(condition: bool, text: str) -> None:

@@ -6,11 +6,13 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from . import quarantine
+from .group_status import LATE, late_texts, pictures
 from .reports import Progress, Totals
 
 if TYPE_CHECKING:
     from .engine import Engine
-    from .records import Epoch, Job
+    from .records import Epoch, Job, Worker
 
 #: Attempts shown for one stream; what is more is only counted.
 _ATTEMPTS_MAX = 1000
@@ -26,10 +28,12 @@ def picture(engine: Engine) -> dict[str, Any]:
         "uptime_s": round(now_s - engine.started_s, 3),
         "workers": _workers(engine, now_s) + _lost(engine, now_s),
         "jobs": jobs,
+        "groups": pictures(engine.state, engine.liveness.heard_s, engine.timing, now_s),
         "recomputed_elements": engine.reports.total.recomputed_elements,
         "restored_attempts": engine.reports.total.restored_attempts,
         "cached_attempts": engine.reports.total.cached_attempts,
         "cache": _cache(engine),
+        "failover": engine.deciding.picture(),
         "waiting": _waiting(engine, now_s),
         "journal": {
             "records": committer.records,
@@ -46,7 +50,7 @@ def _workers(engine: Engine, now_s: float) -> list[dict[str, Any]]:
         {
             "id": worker.worker,
             "address": worker.address,
-            "state": "standby" if worker.standby else "live",
+            "state": _state_of(engine, worker),
             "attempts": len(worker.attempts),
             "produced": len(engine.reports.produced.get(worker.worker, ())),
             "offers": len(engine.offers.by_worker.get(worker.worker, ())),
@@ -55,9 +59,16 @@ def _workers(engine: Engine, now_s: float) -> list[dict[str, Any]]:
             "pid": worker.pid,
             "tensorflow": worker.tensorflow_version,
             "store": worker.store or None,
+            "limited": worker.limited or None,
         }
         for worker in engine.state.workers.values()
     ]
+
+
+def _state_of(engine: Engine, worker: Worker) -> str:
+    if worker.incarnation in engine.state.failover.retired:
+        return "retired"
+    return "standby" if worker.standby else "live"
 
 
 def _cache(engine: Engine) -> dict[str, Any]:
@@ -114,6 +125,8 @@ def _job(engine: Engine, job: Job) -> dict[str, Any]:
         "restored_attempts": totals.restored_attempts,
         "cached_attempts": totals.cached_attempts,
         "avoided_workers": sorted(engine.reachability.avoided.get(job.job, ())),
+        "failover_extension": job.failover or None,
+        "bad_elements": quarantine.picture(job),
         "failure": job.failure or None,
     }
 
@@ -192,7 +205,7 @@ def _waiting(engine: Engine, now_s: float) -> list[str]:
             )
     for job in engine.state.jobs.values():
         silent_s = now_s - engine.liveness.heard_s.get(job.job, now_s)
-        if job.attached and silent_s > 4 * engine.timing.heartbeat_s:
+        if job.attached and silent_s > LATE * engine.timing.heartbeat_s:
             out.append(
                 f"the client of job {job.label} has been silent for {silent_s:.1f} s; what it has"
                 f" open is given up after {engine.timing.client_timeout_s:g} s"
@@ -204,7 +217,8 @@ def _waiting(engine: Engine, now_s: float) -> list[str]:
                     f"the client of job {job.label} cannot reach worker {attempt.worker} for split"
                     f" {attempt.split}, for {now_s - report.since_s:.1f} s: {report.why}"
                 )
-    out += engine.slow_texts(now_s)
+    out += late_texts(pictures(engine.state, engine.liveness.heard_s, engine.timing, now_s))
+    out += engine.slow_texts(now_s) + engine.deciding.waiting(now_s)
     if engine.committer.pending:
         out.append(f"{engine.committer.pending} journal records are being written to the disk")
     return out

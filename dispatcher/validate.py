@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .failover import takes_work
 from .records import deal_epoch
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def validate(state: State, *, deal: bool = False) -> None:
         assert worker is not None
         assert epoch is not None
         _check(number in worker.attempts, f"worker {worker.worker} does not know of its {number}")
-        _check(not worker.standby, f"attempt {number} is on a standby")
+        _check(takes_work(state, worker), f"attempt {number} is on a standby, or a retired worker")
         split = epoch.splits.get(attempt.split)
         _check(
             split is not None and split.attempt == number,
@@ -51,6 +52,15 @@ def validate(state: State, *, deal: bool = False) -> None:
     _check_unique([worker.incarnation for worker in state.workers.values()], "incarnations")
     _check_unique([worker.address for worker in state.workers.values()], "addresses")
     _check_unique([job.name for job in state.jobs.values() if job.name], "job names")
+    for fault in [*state.failover.open, *state.failover.decided]:
+        _check(fault < state.failover.next_fault, f"fault {fault} was never numbered")
+    _check(not state.failover.open.keys() & state.failover.decided, "a decided fault is open")
+    _check(state.failover.spent.keys() <= {"", *state.jobs}, "a job that is gone has spent budgets")
+    for name, group in state.groups.items():
+        _check(len(group.jobs) == group.world, f"group {name} has other seats than consumers")
+        seated = [job for job in group.jobs if job]
+        _check_unique(seated, f"consumers of {name}")
+        _check(not set(seated) & set(group.former), f"group {name} has a job of a former life")
     for job_id, job in state.jobs.items():
         _check(job_id == job.job, f"job {job_id} is filed under another id")
         _check_job(state, job, deal)

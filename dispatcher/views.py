@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from ..proto import control_pb2
 from .caching import mode_of
+from .memory import is_suspect
+from .quarantine import left_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +32,7 @@ def worker_view(state: State, worker: Worker, version: int) -> control_pb2.SyncW
     for number in worker.attempts:
         attempt = state.attempts[number]
         job = state.jobs[attempt.job]
+        epoch = job.epochs[attempt.stream, attempt.epoch]
         specs.append(
             control_pb2.AttemptSpec(
                 attempt=number,
@@ -39,8 +42,10 @@ def worker_view(state: State, worker: Worker, version: int) -> control_pb2.SyncW
                 split=attempt.split,
                 dataset=job.streams[attempt.stream].dataset,
                 seed=job.seed,
-                trial=attempt.trial,
+                # From the second trial on elements are made one by one, and named.
+                trial=max(attempt.trial, 2) if is_suspect(epoch, attempt.split) else attempt.trial,
                 cache=mode_of(state, job, attempt.stream),
+                bad=left_out(job, (attempt.stream, attempt.epoch, attempt.split)),
             )
         )
     return control_pb2.SyncWorkerReply(

@@ -64,7 +64,7 @@ class AnnounceClientReply(_message.Message):
     def __init__(self, term: _Optional[int] = ..., arrival: _Optional[int] = ...) -> None: ...
 
 class OpenJobRequest(_message.Message):
-    __slots__ = ("protocol_version", "job_name", "client", "streams", "seed", "lanes", "block", "ordered", "attempts_max", "term", "arrival", "cache", "rewind")
+    __slots__ = ("protocol_version", "job_name", "client", "streams", "seed", "lanes", "block", "ordered", "attempts_max", "term", "arrival", "cache", "rewind", "failover_extension", "on_bad_element", "max_bad", "consumer")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     JOB_NAME_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +78,10 @@ class OpenJobRequest(_message.Message):
     ARRIVAL_FIELD_NUMBER: _ClassVar[int]
     CACHE_FIELD_NUMBER: _ClassVar[int]
     REWIND_FIELD_NUMBER: _ClassVar[int]
+    FAILOVER_EXTENSION_FIELD_NUMBER: _ClassVar[int]
+    ON_BAD_ELEMENT_FIELD_NUMBER: _ClassVar[int]
+    MAX_BAD_FIELD_NUMBER: _ClassVar[int]
+    CONSUMER_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     job_name: str
     client: str
@@ -91,23 +95,45 @@ class OpenJobRequest(_message.Message):
     arrival: int
     cache: str
     rewind: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, protocol_version: _Optional[int] = ..., job_name: _Optional[str] = ..., client: _Optional[str] = ..., streams: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., lanes: _Optional[int] = ..., block: _Optional[int] = ..., ordered: _Optional[bool] = ..., attempts_max: _Optional[int] = ..., term: _Optional[int] = ..., arrival: _Optional[int] = ..., cache: _Optional[str] = ..., rewind: _Optional[_Iterable[int]] = ...) -> None: ...
+    failover_extension: str
+    on_bad_element: str
+    max_bad: int
+    consumer: Consumer
+    def __init__(self, protocol_version: _Optional[int] = ..., job_name: _Optional[str] = ..., client: _Optional[str] = ..., streams: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., lanes: _Optional[int] = ..., block: _Optional[int] = ..., ordered: _Optional[bool] = ..., attempts_max: _Optional[int] = ..., term: _Optional[int] = ..., arrival: _Optional[int] = ..., cache: _Optional[str] = ..., rewind: _Optional[_Iterable[int]] = ..., failover_extension: _Optional[str] = ..., on_bad_element: _Optional[str] = ..., max_bad: _Optional[int] = ..., consumer: _Optional[_Union[Consumer, _Mapping]] = ...) -> None: ...
+
+class Consumer(_message.Message):
+    __slots__ = ("rank", "world", "restore", "generation")
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    WORLD_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    rank: int
+    world: int
+    restore: bool
+    generation: int
+    def __init__(self, rank: _Optional[int] = ..., world: _Optional[int] = ..., restore: _Optional[bool] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class OpenJobReply(_message.Message):
-    __slots__ = ("term", "job", "seed", "next_epoch", "lanes", "block")
+    __slots__ = ("term", "job", "seed", "next_epoch", "lanes", "block", "generation", "group_position", "position")
     TERM_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     NEXT_EPOCH_FIELD_NUMBER: _ClassVar[int]
     LANES_FIELD_NUMBER: _ClassVar[int]
     BLOCK_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    GROUP_POSITION_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
     term: int
     job: str
     seed: int
     next_epoch: _containers.RepeatedScalarFieldContainer[int]
     lanes: int
     block: int
-    def __init__(self, term: _Optional[int] = ..., job: _Optional[str] = ..., seed: _Optional[int] = ..., next_epoch: _Optional[_Iterable[int]] = ..., lanes: _Optional[int] = ..., block: _Optional[int] = ...) -> None: ...
+    generation: int
+    group_position: str
+    position: str
+    def __init__(self, term: _Optional[int] = ..., job: _Optional[str] = ..., seed: _Optional[int] = ..., next_epoch: _Optional[_Iterable[int]] = ..., lanes: _Optional[int] = ..., block: _Optional[int] = ..., generation: _Optional[int] = ..., group_position: _Optional[str] = ..., position: _Optional[str] = ...) -> None: ...
 
 class Digest(_message.Message):
     __slots__ = ("count", "total", "chain")
@@ -351,8 +377,24 @@ class CacheMeasure(_message.Message):
     read_us: int
     def __init__(self, key: _Optional[str] = ..., elements: _Optional[int] = ..., nbytes: _Optional[int] = ..., produce_us: _Optional[int] = ..., write_us: _Optional[int] = ..., read_us: _Optional[int] = ...) -> None: ...
 
+class KilledSplit(_message.Message):
+    __slots__ = ("job", "stream", "epoch", "split", "elements", "exact")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    ELEMENTS_FIELD_NUMBER: _ClassVar[int]
+    EXACT_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    stream: int
+    epoch: int
+    split: int
+    elements: int
+    exact: bool
+    def __init__(self, job: _Optional[str] = ..., stream: _Optional[int] = ..., epoch: _Optional[int] = ..., split: _Optional[int] = ..., elements: _Optional[int] = ..., exact: _Optional[bool] = ...) -> None: ...
+
 class RegisterWorkerRequest(_message.Message):
-    __slots__ = ("protocol_version", "incarnation", "address", "unix_path", "host_id", "slots", "standby", "tensorflow_version", "pid", "checkpoints", "store", "cache_limit", "cached")
+    __slots__ = ("protocol_version", "incarnation", "address", "unix_path", "host_id", "slots", "standby", "tensorflow_version", "pid", "checkpoints", "store", "cache_limit", "cached", "limited", "killed")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -366,6 +408,8 @@ class RegisterWorkerRequest(_message.Message):
     STORE_FIELD_NUMBER: _ClassVar[int]
     CACHE_LIMIT_FIELD_NUMBER: _ClassVar[int]
     CACHED_FIELD_NUMBER: _ClassVar[int]
+    LIMITED_FIELD_NUMBER: _ClassVar[int]
+    KILLED_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     incarnation: str
     address: str
@@ -379,7 +423,9 @@ class RegisterWorkerRequest(_message.Message):
     store: str
     cache_limit: int
     cached: _containers.RepeatedCompositeFieldContainer[CachedSplits]
-    def __init__(self, protocol_version: _Optional[int] = ..., incarnation: _Optional[str] = ..., address: _Optional[str] = ..., unix_path: _Optional[str] = ..., host_id: _Optional[str] = ..., slots: _Optional[int] = ..., standby: _Optional[bool] = ..., tensorflow_version: _Optional[str] = ..., pid: _Optional[int] = ..., checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ..., store: _Optional[str] = ..., cache_limit: _Optional[int] = ..., cached: _Optional[_Iterable[_Union[CachedSplits, _Mapping]]] = ...) -> None: ...
+    limited: str
+    killed: _containers.RepeatedCompositeFieldContainer[KilledSplit]
+    def __init__(self, protocol_version: _Optional[int] = ..., incarnation: _Optional[str] = ..., address: _Optional[str] = ..., unix_path: _Optional[str] = ..., host_id: _Optional[str] = ..., slots: _Optional[int] = ..., standby: _Optional[bool] = ..., tensorflow_version: _Optional[str] = ..., pid: _Optional[int] = ..., checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ..., store: _Optional[str] = ..., cache_limit: _Optional[int] = ..., cached: _Optional[_Iterable[_Union[CachedSplits, _Mapping]]] = ..., limited: _Optional[str] = ..., killed: _Optional[_Iterable[_Union[KilledSplit, _Mapping]]] = ...) -> None: ...
 
 class RegisterWorkerReply(_message.Message):
     __slots__ = ("term", "worker", "heartbeat_ms", "wanted")
@@ -394,7 +440,7 @@ class RegisterWorkerReply(_message.Message):
     def __init__(self, term: _Optional[int] = ..., worker: _Optional[str] = ..., heartbeat_ms: _Optional[int] = ..., wanted: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class HeldAttempt(_message.Message):
-    __slots__ = ("attempt", "state", "elements", "code", "detail", "restored", "recomputed", "waiting")
+    __slots__ = ("attempt", "state", "elements", "code", "detail", "restored", "recomputed", "waiting", "element")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         RUNNING: _ClassVar[HeldAttempt.State]
@@ -411,6 +457,7 @@ class HeldAttempt(_message.Message):
     RESTORED_FIELD_NUMBER: _ClassVar[int]
     RECOMPUTED_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
+    ELEMENT_FIELD_NUMBER: _ClassVar[int]
     attempt: int
     state: HeldAttempt.State
     elements: int
@@ -419,7 +466,8 @@ class HeldAttempt(_message.Message):
     restored: int
     recomputed: int
     waiting: bool
-    def __init__(self, attempt: _Optional[int] = ..., state: _Optional[_Union[HeldAttempt.State, str]] = ..., elements: _Optional[int] = ..., code: _Optional[str] = ..., detail: _Optional[str] = ..., restored: _Optional[int] = ..., recomputed: _Optional[int] = ..., waiting: _Optional[bool] = ...) -> None: ...
+    element: int
+    def __init__(self, attempt: _Optional[int] = ..., state: _Optional[_Union[HeldAttempt.State, str]] = ..., elements: _Optional[int] = ..., code: _Optional[str] = ..., detail: _Optional[str] = ..., restored: _Optional[int] = ..., recomputed: _Optional[int] = ..., waiting: _Optional[bool] = ..., element: _Optional[int] = ...) -> None: ...
 
 class SyncWorkerRequest(_message.Message):
     __slots__ = ("worker", "incarnation", "term", "seen_version", "hold_ms", "held", "leaving", "cached", "uncached", "measures", "read")
@@ -448,7 +496,7 @@ class SyncWorkerRequest(_message.Message):
     def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., term: _Optional[int] = ..., seen_version: _Optional[int] = ..., hold_ms: _Optional[int] = ..., held: _Optional[_Iterable[_Union[HeldAttempt, _Mapping]]] = ..., leaving: _Optional[bool] = ..., cached: _Optional[_Iterable[_Union[CachedSplits, _Mapping]]] = ..., uncached: _Optional[_Iterable[_Union[CachedSplits, _Mapping]]] = ..., measures: _Optional[_Iterable[_Union[CacheMeasure, _Mapping]]] = ..., read: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class AttemptSpec(_message.Message):
-    __slots__ = ("attempt", "job", "stream", "epoch", "split", "dataset", "seed", "trial", "cache")
+    __slots__ = ("attempt", "job", "stream", "epoch", "split", "dataset", "seed", "trial", "cache", "bad")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     JOB_FIELD_NUMBER: _ClassVar[int]
     STREAM_FIELD_NUMBER: _ClassVar[int]
@@ -458,6 +506,7 @@ class AttemptSpec(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     TRIAL_FIELD_NUMBER: _ClassVar[int]
     CACHE_FIELD_NUMBER: _ClassVar[int]
+    BAD_FIELD_NUMBER: _ClassVar[int]
     attempt: int
     job: str
     stream: int
@@ -467,7 +516,8 @@ class AttemptSpec(_message.Message):
     seed: int
     trial: int
     cache: str
-    def __init__(self, attempt: _Optional[int] = ..., job: _Optional[str] = ..., stream: _Optional[int] = ..., epoch: _Optional[int] = ..., split: _Optional[int] = ..., dataset: _Optional[str] = ..., seed: _Optional[int] = ..., trial: _Optional[int] = ..., cache: _Optional[str] = ...) -> None: ...
+    bad: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, attempt: _Optional[int] = ..., job: _Optional[str] = ..., stream: _Optional[int] = ..., epoch: _Optional[int] = ..., split: _Optional[int] = ..., dataset: _Optional[str] = ..., seed: _Optional[int] = ..., trial: _Optional[int] = ..., cache: _Optional[str] = ..., bad: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SyncWorkerReply(_message.Message):
     __slots__ = ("term", "version", "registered", "attempts")
@@ -480,6 +530,38 @@ class SyncWorkerReply(_message.Message):
     registered: bool
     attempts: _containers.RepeatedCompositeFieldContainer[AttemptSpec]
     def __init__(self, term: _Optional[int] = ..., version: _Optional[int] = ..., registered: _Optional[bool] = ..., attempts: _Optional[_Iterable[_Union[AttemptSpec, _Mapping]]] = ...) -> None: ...
+
+class ReadmitWorkerRequest(_message.Message):
+    __slots__ = ("worker",)
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    worker: str
+    def __init__(self, worker: _Optional[str] = ...) -> None: ...
+
+class ReadmitWorkerReply(_message.Message):
+    __slots__ = ("term",)
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    def __init__(self, term: _Optional[int] = ...) -> None: ...
+
+class RetryElementRequest(_message.Message):
+    __slots__ = ("job", "stream", "epoch", "split", "element")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    ELEMENT_FIELD_NUMBER: _ClassVar[int]
+    job: str
+    stream: int
+    epoch: int
+    split: int
+    element: int
+    def __init__(self, job: _Optional[str] = ..., stream: _Optional[int] = ..., epoch: _Optional[int] = ..., split: _Optional[int] = ..., element: _Optional[int] = ...) -> None: ...
+
+class RetryElementReply(_message.Message):
+    __slots__ = ("term",)
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    def __init__(self, term: _Optional[int] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()

@@ -94,6 +94,16 @@ class ControlStub:
                 request_serializer=penstock_dot_proto_dot_control__pb2.SyncWorkerRequest.SerializeToString,
                 response_deserializer=penstock_dot_proto_dot_control__pb2.SyncWorkerReply.FromString,
                 _registered_method=True)
+        self.ReadmitWorker = channel.unary_unary(
+                '/penstock.v1.Control/ReadmitWorker',
+                request_serializer=penstock_dot_proto_dot_control__pb2.ReadmitWorkerRequest.SerializeToString,
+                response_deserializer=penstock_dot_proto_dot_control__pb2.ReadmitWorkerReply.FromString,
+                _registered_method=True)
+        self.RetryElement = channel.unary_unary(
+                '/penstock.v1.Control/RetryElement',
+                request_serializer=penstock_dot_proto_dot_control__pb2.RetryElementRequest.SerializeToString,
+                response_deserializer=penstock_dot_proto_dot_control__pb2.RetryElementReply.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/penstock.v1.Control/GetStatus',
                 request_serializer=penstock_dot_proto_dot_control__pb2.GetStatusRequest.SerializeToString,
@@ -190,6 +200,21 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadmitWorker(self, request, context):
+        """A person's word that a retired worker may work again; durable before the reply.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryElement(self, request, context):
+        """A person's word that an element that was left out is to be made when its split is made again;
+        durable before the reply. Refused while its epoch is open.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """The whole picture for people and monitoring, as one JSON document (docs/operations.md).
         """
@@ -259,6 +284,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.SyncWorker,
                     request_deserializer=penstock_dot_proto_dot_control__pb2.SyncWorkerRequest.FromString,
                     response_serializer=penstock_dot_proto_dot_control__pb2.SyncWorkerReply.SerializeToString,
+            ),
+            'ReadmitWorker': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadmitWorker,
+                    request_deserializer=penstock_dot_proto_dot_control__pb2.ReadmitWorkerRequest.FromString,
+                    response_serializer=penstock_dot_proto_dot_control__pb2.ReadmitWorkerReply.SerializeToString,
+            ),
+            'RetryElement': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryElement,
+                    request_deserializer=penstock_dot_proto_dot_control__pb2.RetryElementRequest.FromString,
+                    response_serializer=penstock_dot_proto_dot_control__pb2.RetryElementReply.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -590,6 +625,60 @@ class Control:
             '/penstock.v1.Control/SyncWorker',
             penstock_dot_proto_dot_control__pb2.SyncWorkerRequest.SerializeToString,
             penstock_dot_proto_dot_control__pb2.SyncWorkerReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadmitWorker(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.v1.Control/ReadmitWorker',
+            penstock_dot_proto_dot_control__pb2.ReadmitWorkerRequest.SerializeToString,
+            penstock_dot_proto_dot_control__pb2.ReadmitWorkerReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryElement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.v1.Control/RetryElement',
+            penstock_dot_proto_dot_control__pb2.RetryElementRequest.SerializeToString,
+            penstock_dot_proto_dot_control__pb2.RetryElementReply.FromString,
             options,
             channel_credentials,
             insecure,

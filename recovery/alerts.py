@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PenstockError, UsageError
-from .diagnosis.masking import mask_secrets
 from .http_json import Endpoint, StatusError, parse_endpoint, post_json
+from .masking import mask_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,17 +98,27 @@ def url_of(
         text, name = (os.environ if environment is None else environment).get(VARIABLE), VARIABLE
     if not text:
         return None
-    if "://" not in text:
-        try:
-            with Path(text).open("rb") as file:
-                content = file.read(_URL_BYTES_MAX + 1)
-            text = content.decode("ascii").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(
-                f"{name}: the file {text} with the URL cannot be read: {error}"
-            ) from error
-        if len(content) > _URL_BYTES_MAX:
-            raise UsageError(f"{name}: the file with the URL has more than {_URL_BYTES_MAX} bytes")
+    return parse_endpoint(text, name) if "://" in text else url_in(text, name)
+
+
+def url_in(path: str, name: str) -> Endpoint:
+    """The webhook whose URL is in a file.
+
+    Args:
+        path: of the file.
+        name: what the option is called in an error.
+
+    Raises:
+        UsageError: the file cannot be read, or the URL is neither https nor http to this machine.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(_URL_BYTES_MAX + 1)
+        text = content.decode("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{name}: the file {path} with the URL cannot be read: {error}") from error
+    if len(content) > _URL_BYTES_MAX:
+        raise UsageError(f"{name}: the file with the URL has more than {_URL_BYTES_MAX} bytes")
     return parse_endpoint(text, name)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .decisions import why_not
 from .diagnosis.entry import diagnose
-from .diagnosis.masking import mask_secrets
+from .masking import mask_secrets
 from .policy import Action
 from .tracebacks import chain_of, frames_of, message_of, shortened, summary_of, type_name
 from .values import named, not_numbers, of_batch

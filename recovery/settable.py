@@ -128,13 +128,15 @@ def _names(target: Any) -> list[str]:
     if isinstance(target, dict):
         return [name for name in target if isinstance(name, str) and not name.startswith("_")]
     slots = [slot for kind in type(target).__mro__ for slot in _slots(kind)]
-    properties = [
+    of_kind = [
         name
         for kind in type(target).__mro__
         for name, value in vars(kind).items()
-        if isinstance(value, property) and value.fset is not None
+        if (isinstance(value, property) and value.fset is not None)
+        # A default that stands in the class: what is set goes to the object.
+        or (hasattr(target, "__dict__") and _kind(value) is not None)
     ]
-    names = dict.fromkeys([*getattr(target, "__dict__", {}), *slots, *properties])
+    names = dict.fromkeys([*getattr(target, "__dict__", {}), *slots, *of_kind])
     return [name for name in names if not name.startswith("_") and hasattr(target, name)]
 
 

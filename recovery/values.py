@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .batches import as_array, leaves
-from .diagnosis.masking import MASK, mask_secrets
+from .masking import MASK, mask_secrets
 
 _TEXT_CHARS_MAX = 200
 _LEAVES_MAX = 32

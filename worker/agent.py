@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from ..errors import PenstockError
     from ..timing import Timing
+    from .last_words import Doing
     from .link import Link
     from .messages import Held, Key
 
@@ -52,6 +53,8 @@ class Identity:
     standby: bool
     tensorflow_version: str
     pid: int
+    limited: str = ""
+    killed: tuple[Doing, ...] = ()
 
 
 class Attempts(Protocol):
@@ -210,6 +213,8 @@ class Agent:
             standby=me.standby,
             tensorflow_version=me.tensorflow_version,
             pid=me.pid,
+            limited=me.limited,
+            killed=[control_pb2.KilledSplit(**asdict(doing)) for doing in me.killed],
             checkpoints=[
                 control_pb2.Checkpoint(
                     dataset=key.dataset,
@@ -230,6 +235,7 @@ class Agent:
             return
         failpoint("worker.register.after_reply")
         self._check_term(reply.term)
+        self._identity = replace(me, killed=())  # counted once
         self.worker = reply.worker
         self._registered, self._version = True, 0
         self._retain(offered, reply.wanted)
@@ -272,6 +278,7 @@ class Agent:
                     restored=held.restored,
                     recomputed=held.recomputed,
                     waiting=held.waiting,
+                    element=held.element,
                 )
                 for held in self._attempts.held()
             ],
@@ -312,6 +319,7 @@ class Agent:
                 seed=spec.seed,
                 trial=spec.trial,
                 cache=spec.cache or "off",
+                bad=tuple(spec.bad),
             )
             for spec in reply.attempts
         )

@@ -49,6 +49,8 @@ class Attempt:
     digest: Digest | None = None
     code: str = ""
     detail: str = ""
+    #: The one that raised, where that is known exactly.
+    element: int | None = None
     fetch: Fetch | None = None
     #: The client does not want it any more; it is listed until the dispatcher knows, too.
     released: bool = False
@@ -129,6 +131,7 @@ class Attempt:
             restored=self.restored,
             recomputed=self.recomputed,
             waiting=self.waiting,
+            element=self.element,
         )
 
     @property

@@ -160,11 +160,11 @@ class Exchange:
             self._space.pop(run, None)
             self._do(self._book.ended(run, digest))
 
-    def fail(self, run: int, code: str, detail: str) -> None:
+    def fail(self, run: int, code: str, detail: str, element: int | None = None) -> None:
         """A run has failed for good."""
         with self._lock:
             self._space.pop(run, None)
-            self._do(self._book.failed(run, code, detail))
+            self._do(self._book.failed(run, code, detail, element))
 
     # The connections' side.
 

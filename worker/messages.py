@@ -26,13 +26,15 @@ class AttemptError(PenstockError):
 
     Attributes:
         code: the kind of failure, for dispatcher and client.
+        element: the one that raised, where that is known exactly; counts those that are left out.
     """
 
     exit_code = 4
 
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, code: str, detail: str, element: int | None = None) -> None:
         super().__init__(detail)
         self.code = code
+        self.element = element
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,7 @@ class Assignment:
         trial: 1 for the first production of this split in this epoch.
         cache: `off`; `put` writes its segment; `on` reads it, or writes it; `measure` does that
             and tells what it costs.
+        bad: elements that are left out, ascending; an element's number counts them.
     """
 
     attempt: int
@@ -137,6 +140,7 @@ class Assignment:
     seed: int = 0
     trial: int = 1
     cache: str = "off"
+    bad: tuple[int, ...] = ()
 
     @property
     def key(self) -> Key:
@@ -170,6 +174,7 @@ class Held:
     restored: int = 0
     recomputed: int = 0
     waiting: bool = False
+    element: int | None = None
 
 
 # Instructions: what the threads have to do after an event.

@@ -4,7 +4,10 @@ Elements whose shapes are all known are batched by tf.data itself, so Python doe
 work for each batch; batches that are too small to travel alone are put together. Elements whose
 shapes vary are collected one by one. A piece is done at about 4 MiB or after a quarter of a second.
 
-From the second trial on every piece holds one element, so that an error names the exact one.
+From the second trial on every piece holds one element, so that an error names the exact one. It is
+named by how many elements, good or bad, come before it, because that is the same in every replay: a
+tf.data iterator that has raised goes on with the element after it when it is asked again. So a run
+can leave out elements by their numbers, whether they raise this time or not.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import tensorflow as tf
 
 from ..proto.chunk import Chunk
 from ..proto.hashing import DigestBuilder
@@ -25,7 +29,7 @@ from .rate import Meter
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from numpy.typing import NDArray
 
@@ -128,7 +132,8 @@ def run_attempt(
         stopped.
 
     Raises:
-        AttemptError: the pipeline raised; the message names split, file and element.
+        AttemptError: the pipeline raised; the message names split, file and element, and the
+            error the element's number where it is known exactly.
     """
     ids = ids_of(assignment)
     made = made or Made()
@@ -136,7 +141,8 @@ def run_attempt(
         origin = origin or Computed(stream, assignment)
         source, before = _begin(stream, assignment, rate, recorder, origin)
         _skip(made, before)
-        for chunk in _beyond(_chunks(source, stream, rate, len(before)), made.elements):
+        chunks = _chunks(source, stream, rate, len(before), assignment.bad)
+        for chunk in _beyond(chunks, made.elements):
             piece = EncodedPiece.of(chunk, ids)
             made.digest.update(chunk.hashes)
             made.elements = chunk.stop
@@ -146,10 +152,24 @@ def run_attempt(
                 return None
             if recorder is not None:
                 recorder.resume(made.elements, source)
+    except _BadElementError as bad:
+        why = _explain(stream, assignment, f"element {bad.element}", bad.cause)
+        raise AttemptError(PIPELINE, why, bad.element) from bad.cause
     except Exception as error:
-        why = _explain(stream, assignment, made.elements, error)
+        at = made.elements
+        which = f"element {at}" if assignment.trial > 1 else f"after {at} elements"
+        why = _explain(stream, assignment, which, error)
         raise AttemptError(PIPELINE, why) from error
     return None if stopped.is_set() else made.digest.digest()
+
+
+class _BadElementError(Exception):
+    """An element raised, and is not to be left out."""
+
+    def __init__(self, element: int, cause: Exception) -> None:
+        super().__init__(element)
+        self.element = element
+        self.cause = cause
 
 
 def _skip(made: Made, before: Hashes) -> None:
@@ -175,7 +195,7 @@ def _begin(
 ) -> tuple[Source, Hashes]:
     """The split's elements that are to be made, and the hashes of those before them."""
     kind = "collected"
-    if assignment.trial > 1:
+    if assignment.trial > 1 or assignment.bad:
         kind = "single"
     elif all(spec.static_shape is not None for spec in stream.components):
         kind = "stacked"
@@ -195,10 +215,12 @@ def _begin(
     return recorder.begin(fits, make)
 
 
-def _chunks(source: Source, stream: SplitStream, rate: Rate, start: int) -> Iterator[Chunk]:
+def _chunks(
+    source: Source, stream: SplitStream, rate: Rate, start: int, bad: Collection[int]
+) -> Iterator[Chunk]:
     """Chunks from element `start` on. At each, the source has yielded no element beyond it."""
     if source.layout.kind == "single":
-        return _single(source, stream, start)
+        return _single(source, stream, start, frozenset(bad))
     if source.layout.kind == "stacked":
         return _stacked(source, rate, start)
     return _collected(source, stream, rate, start)
@@ -209,10 +231,41 @@ def _array(tensor: Any) -> NDArray[Any]:
     return np.asarray(tensor)
 
 
-def _single(source: Source, stream: SplitStream, start: int) -> Iterator[Chunk]:
-    """One element a chunk: slow, and exact about errors."""
-    for index, element in enumerate(source, start):
-        yield Chunk.from_elements(index, [tuple(map(_array, element))], stream.components)
+def _single(
+    source: Source, stream: SplitStream, start: int, bad: Collection[int]
+) -> Iterator[Chunk]:
+    """One element a chunk: slow, and exact about errors.
+
+    Raises:
+        _BadElementError: an element raised that is not to be left out.
+    """
+    elements = iter(source)
+    index = number = start  # a run that leaves elements out begins at the first one
+    while True:
+        try:
+            element = next(elements)
+        except StopIteration:
+            return
+        except Exception as error:
+            if number not in bad:
+                if _is_of_element(error):
+                    raise _BadElementError(number, error) from error
+                raise
+        else:
+            if number not in bad:
+                arrays = tuple(map(_array, element))
+                yield Chunk.from_elements(index, [arrays], stream.components)
+                index += 1
+        number += 1
+
+
+def _is_of_element(error: Exception) -> bool:
+    """Whether an error may be an element's own, and not of the machine or the moment."""
+    moment = (
+        *(tf.errors.ResourceExhaustedError, tf.errors.UnavailableError),
+        *(tf.errors.CancelledError, tf.errors.AbortedError, tf.errors.DeadlineExceededError),
+    )
+    return isinstance(error, tf.errors.OpError) and not isinstance(error, moment)
 
 
 def _stacked(source: Source, rate: Rate, start: int) -> Iterator[Chunk]:
@@ -267,7 +320,7 @@ def _size(array: NDArray[Any]) -> int:
     return sum(map(len, array.ravel()))
 
 
-def _explain(stream: SplitStream, assignment: Assignment, made: int, error: Exception) -> str:
+def _explain(stream: SplitStream, assignment: Assignment, which: str, error: Exception) -> str:
     """What went wrong, where, in what: for the one who has to find the bad record."""
     where = f"split {assignment.split}"
     try:
@@ -275,7 +328,6 @@ def _explain(stream: SplitStream, assignment: Assignment, made: int, error: Exce
         where += f" ({source[:_SOURCE_MAX]}{'…' if len(source) > _SOURCE_MAX else ''})"
     except Exception as second:  # the description must not hide the error
         where += f" (not described: {second})"
-    which = f"element {made}" if assignment.trial > 1 else f"after {made} elements"
     nodes = _NODE.findall(str(error))
     message = _NODE_PREFIX.sub("", str(error)).strip().splitlines() or [""]
     op = f" [op {nodes[-1]}]" if nodes else ""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..proto.hashing import Digest, Hashes
+    from .last_words import LastWords
     from .messages import Assignment, Piece
 
 logger = logging.getLogger(__name__)
@@ -48,8 +49,8 @@ class Sink(Protocol):
     def end(self, run: int, digest: Digest) -> None:
         """Everything is made."""
 
-    def fail(self, run: int, code: str, detail: str) -> None:
-        """It cannot be made."""
+    def fail(self, run: int, code: str, detail: str, element: int | None = None) -> None:
+        """It cannot be made; `element` raised, if that is known exactly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Outlet:
     _sink: Sink
     _run: int
     _grace_s: float
+    _made: Callable[[int, bool], None] | None = None
     _held: list[object] = field(default_factory=list)
 
     def hold(self, iterator: object) -> None:
@@ -72,7 +74,13 @@ class Outlet:
 
     def put(self, piece: Piece) -> bool:
         """Hands over a piece and waits for space; False: stop."""
-        return self._sink.put(self._run, piece)
+        if self._made is None:
+            return self._sink.put(self._run, piece)
+        # Whoever waits for space is not who takes the memory.
+        self._made(piece.stop, False)
+        goes_on = self._sink.put(self._run, piece)
+        self._made(piece.stop, True)
+        return goes_on
 
     def cursor(self, *, patient: bool) -> int | None:
         """Waits for the first element that a client wants, and for the run's turn.
@@ -112,13 +120,18 @@ class Producers:
         produce: makes one attempt's pieces; runs in the attempt's thread. An exception of it
             fails the attempt, with its `code` if it has one.
         grace_s: how long a run may wait for its client before it begins.
+        words: where what runs is written down; None: nowhere.
     """
 
     def __init__(
-        self, produce: Callable[[Assignment, Outlet], Digest | None], grace_s: float
+        self,
+        produce: Callable[[Assignment, Outlet], Digest | None],
+        grace_s: float,
+        words: LastWords | None = None,
     ) -> None:
         self._produce = produce
         self._grace_s = grace_s
+        self._words = words
         self._sink: Sink | None = None
         self._lock = threading.Lock()
         self._runs: dict[int, _Run] = {}
@@ -164,16 +177,20 @@ class Producers:
         assert sink is not None
         began = time.monotonic()
         failpoint("worker.attempt.before_start")
-        outlet = Outlet(stopped, sink, run, self._grace_s)
+        outlet = Outlet(stopped, sink, run, self._grace_s, self._told(assignment))
+        failure: Exception | None = None
         try:
             digest = self._produce(assignment, outlet)
         except Exception as error:
+            failure = error
             if stopped.is_set():
                 logger.info("%s: stopped", assignment)
             else:
                 logger.warning("%s: failed: %s", assignment, error)
-                code = error.code if isinstance(error, AttemptError) else PIPELINE
-                sink.fail(run, code, str(error))
+                if isinstance(error, AttemptError):
+                    sink.fail(run, error.code, str(error), error.element)
+                else:
+                    sink.fail(run, PIPELINE, str(error))
         else:
             if digest is None:
                 logger.info("%s: stopped", assignment)
@@ -184,3 +201,16 @@ class Producers:
         finally:
             with self._lock:
                 self._runs.pop(run, None)
+            if self._words is not None:
+                self._words.ended(assignment, failure)
+
+    def _told(self, assignment: Assignment) -> Callable[[int, bool], None] | None:
+        """What is told how many elements a run has made, and whether it makes the next one: only
+        where elements are made one by one."""
+        words = self._words
+        if words is None:
+            return None
+        words.began(assignment)
+        if assignment.trial == 1 and not assignment.bad:
+            return None
+        return lambda elements, making: words.made(assignment, elements, making=making)

@@ -25,6 +25,7 @@ from .checkpoints import CheckpointStore
 from .datasets import DatasetCache
 from .exchange import Exchange
 from .keeper import Keeper
+from .last_words import Former, LastWords, Limits, limits_after, read_former
 from .link import DATASET, Link, parse_addresses
 from .messages import AttemptError
 from .processors import Processors
@@ -68,6 +69,8 @@ class WorkerOptions:
         cache_dir: directory for what pipelines cache, which several workers may share; empty:
             nothing is cached.
         cache_limit: bytes that it may hold; 0 for most of what is free there.
+        last_words: file that says what is run, for the process after this one; empty: none.
+        last_exit: how the process before this one ended, if its supervisor says so; else 0.
         announce: file to write one JSON line to once registered; "-" is standard output.
         stop_on_stdin_eof: stop when standard input ends.
         timing: intervals and deadlines.
@@ -88,6 +91,8 @@ class WorkerOptions:
     checkpoint_interval: str = "auto"
     cache_dir: str = ""
     cache_limit: int = 0
+    last_words: str = ""
+    last_exit: int = 0
     announce: str = ""
     stop_on_stdin_eof: bool = False
     timing: Timing = field(default_factory=Timing)
@@ -133,8 +138,11 @@ class Worker:
         self._keeper: Keeper | None = None
         self._streams = DatasetCache(self._load)
         self._run_attempt, self._run_cached, self._recorder = run_attempt, run_cached, Recorder
-        self._producers = Producers(self._produce, timing.attempt_grace_s)
-        book = AttemptBook(options.memory_limit, timing.attempt_grace_s)
+        former, limits = _former(options)
+        path = Path(options.last_words) if options.last_words else None
+        self._words = LastWords(path, limits.deaths) if path is not None else None
+        self._producers = Producers(self._produce, timing.attempt_grace_s, self._words)
+        book = AttemptBook(limits.memory_limit, timing.attempt_grace_s)
         self._exchange = Exchange(
             book,
             self._producers.start,
@@ -162,10 +170,12 @@ class Worker:
             address=self.address,
             unix_path=self._server.unix_path,
             host_id=host_id(),
-            slots=options.slots,
+            slots=limits.slots,
             standby=options.standby,
             tensorflow_version=tf.__version__,
             pid=os.getpid(),
+            limited=limits.reason,
+            killed=former.doing if limits.deaths > former.deaths else (),
         )
         self.agent = Agent(
             self._link, identity, self._exchange, timing, on_change, self._keeper, self._cache
@@ -222,6 +232,8 @@ class Worker:
             done &= self._keeper.close(_CLOSE_DEADLINE_S)
         if self._cache is not None:
             done &= self._cache.close(_CLOSE_DEADLINE_S)
+        if self._words is not None:
+            self._words.close()
         if left:
             logger.warning("still inside an element, left behind: %s", ", ".join(left))
         return done and not left
@@ -247,10 +259,21 @@ class Worker:
 
     def _produce(self, assignment: Assignment, outlet: Outlet) -> Digest | None:
         stream, rate, cost = self._streams.get(assignment.dataset)
+        if assignment.bad:  # what is left out is of this job alone: not for caches or checkpoints
+            return self._run_attempt(stream, assignment, outlet.put, rate, outlet.stopped)
         make = functools.partial(self._recorder, self._keeper, cost, outlet, assignment)
         if self._cache is not None and stream.cache is not None and assignment.cache != "off":
             return self._run_cached(self._cache, stream, assignment, outlet, rate, make)
         return self._run_attempt(stream, assignment, outlet.put, rate, outlet.stopped, make())
+
+
+def _former(options: WorkerOptions) -> tuple[Former, Limits]:
+    """What the process before this one left behind, and what this one takes on."""
+    former = read_former(Path(options.last_words)) if options.last_words else Former()
+    limits = limits_after(former, options.last_exit, options.slots, options.memory_limit)
+    if limits.reason:
+        logger.warning("limited: %s", limits.reason)
+    return former, limits
 
 
 def serve(options: WorkerOptions) -> int:

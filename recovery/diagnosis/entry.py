@@ -56,7 +56,7 @@ def diagnose(
     scanner = Scanner(builtin_rules() if rules is None else rules, filters)
     for line in lines:
         scanner.feed(line.encode("utf-8", "replace").rstrip(b"\n").split(b"\n"))
-    return decide(scanner.findings, scanner.progress, scanner.notes)
+    return verdict_of(scanner)
 
 
 def diagnose_logs(
@@ -71,10 +71,25 @@ def diagnose_logs(
         logs: each an iterable of blocks of bytes of any size, read once and not kept.
         rules, filters: as for `diagnose`.
     """
+    return verdict_of(scan_logs(logs, rules=rules, filters=filters))
+
+
+def verdict_of(scanner: Scanner) -> Diagnosis:
+    """The diagnosis that what was found so far amounts to."""
+    return decide(scanner.findings, scanner.progress, scanner.notes)
+
+
+def scan_logs(
+    logs: Iterable[Iterable[bytes]],
+    *,
+    rules: Iterable[Rule] | None = None,
+    filters: Iterable[Filter] = (),
+) -> Scanner:
+    """What `diagnose_logs` decides on, for who wants more of the logs than the verdict."""
     scanner = Scanner(builtin_rules() if rules is None else rules, filters)
     for number, blocks in enumerate(logs):
         if number:
             scanner.next_log()
         for lines in lines_of(blocks):
             scanner.feed(lines)
-    return decide(scanner.findings, scanner.progress, scanner.notes)
+    return scanner

@@ -7,7 +7,7 @@ import re
 from .trial import LINE_CHARS_MAX
 
 _TAIL_CHARS = 256
-_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _ISO = re.compile(r"(?<!\d)(\d{4}[-/]\d\d[-/]\d\d)[T ,](\d\d:\d\d:\d\d)(?:[.,](\d{1,9}))?")
 _GLOG = re.compile(r"(?<![A-Za-z])[IWEF](\d{4}) (\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?")
@@ -19,9 +19,11 @@ _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 _VOLATILE = re.compile(r"\d[\d:.,/T-]{4,}\d")
 #: Who logs so means that he goes on. NCCL calls its errors warnings; so do not believe that one.
 _SOFT = re.compile(
+    r"(?<!NCCL )(?<![=.\w])(?-i:INFO)(?=[\]|: \t-])|(?<![A-Za-z])(?-i:I)\d{4} \d\d:|"
+    r": (?-i:I) tensorflow/|"
     r"(?<!NCCL )\bWARN(?:ING)?\b|(?<![A-Za-z])W\d{4} \d\d:|\[W\d{3,}|"
     r"\b(?:retry(?:ing)?(?: in| after|\.\.\.| \(?\d| attempt)|will (?:retry|be retried)|"
-    r"falling back|reconnecting|ignor(?:ed|ing)|skipping|recovered)\b|\"level\": ?\"warn",
+    r"falling back|reconnecting|ignor(?:ed|ing)|skipping|recovered)\b|\"level\": ?\"(?:warn|info)",
     re.IGNORECASE,
 )
 _SECOND_FRACTION = 9
@@ -34,9 +36,11 @@ def cut(raw: bytes) -> str:
     """
     if len(raw) > 4 * LINE_CHARS_MAX:  # so that no huge line is decoded
         raw = raw[: 3 * LINE_CHARS_MAX] + raw[-LINE_CHARS_MAX:]
+    if b"\x1b" in raw:
+        raw = ANSI.sub(b"", raw)
     text = raw.decode("utf-8", "replace").rstrip()
     if not text.isprintable():
-        text = _UNPRINTABLE.sub("", _ANSI.sub("", text))
+        text = _UNPRINTABLE.sub("", text)
     if len(text) > LINE_CHARS_MAX:
         text = text[: LINE_CHARS_MAX - _TAIL_CHARS - 1] + "…" + text[-_TAIL_CHARS:]
     return text
@@ -60,7 +64,7 @@ def when(text: str) -> str | None:
 
 
 def is_soft(text: str) -> bool:
-    """Whether the line says that its writer goes on: a warning, a retry."""
+    """Whether the line says that its writer goes on: news, a warning, a retry."""
     return _SOFT.search(text) is not None
 
 

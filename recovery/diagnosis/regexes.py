@@ -24,6 +24,7 @@ _FEW = 16
 _ENDLESS = 1 << 20
 _WORD_CHARS_MIN = 3
 _WORDS_MAX = 40
+_RUNS_MAX = 12
 _BRACES = re.compile(r"\{(\d*)(,?)(\d*)\}")
 _GROUP = re.compile(r"\((?:\?(?::|P<\w+>|[aimsux]+(?:-[imsx]+)?:|(?P<look><?[=!])))?")
 _FLAGS = re.compile(r"\(\?[aimsux]+\)")
@@ -54,6 +55,8 @@ class Pattern:
     Attributes:
         compiled: as Python runs it.
         words: lower-case literals of which one stands in every match; empty if there are none.
+        needs: for each of the pattern's alternatives lists of such literals: a match of it holds
+            one of each list; empty if nothing is known.
         digits: whether it asks for certain digits, so that two lines that differ in digits only
             may differ in whether they match.
         literals: every literal character, in order: what a slow line is made of.
@@ -61,8 +64,24 @@ class Pattern:
 
     compiled: re.Pattern[str]
     words: tuple[str, ...]
+    needs: tuple[tuple[tuple[str, ...], ...], ...]
     digits: bool
     literals: str
+
+    def may_match(self, low: str) -> bool:
+        """Whether a text in lower case holds what a match needs: quicker than to search."""
+        if not self.needs:
+            return True
+        for lists in self.needs:
+            for words in lists:
+                for word in words:
+                    if word in low:
+                        break
+                else:
+                    break  # none of these words: not this alternative
+            else:
+                return True
+        return False
 
 
 def accept(text: object, *, name: str, ignore_case: bool = True) -> Pattern:
@@ -94,7 +113,8 @@ def accept(text: object, *, name: str, ignore_case: bool = True) -> Pattern:
     if compiled.search("") is not None:
         raise UsageError(f"{name}: pattern {text!r:.80} matches an empty line, so it matches all")
     literals = "".join(_literals(branches))
-    return Pattern(compiled, _words(branches) or (), bool(re.search(r"\d", literals)), literals)
+    digits = bool(re.search(r"\d", literals))
+    return Pattern(compiled, _words(branches) or (), _needs(branches), digits, literals)
 
 
 @dataclass(slots=True)
@@ -246,28 +266,52 @@ def _words(branches: tuple[tuple[Item, ...], ...]) -> tuple[str, ...] | None:
     """Literals of which each match of these alternatives holds one; None if there are none."""
     found: list[str] = []
     for branch in branches:
-        best = _best(branch)
-        if best is None:
+        choices = _choices(branch)
+        if not choices:
             return None
+        best = max(choices, key=lambda words: (min(map(len, words)), -len(words)))
         found += best
     return tuple(dict.fromkeys(found)) if 0 < len(found) <= _WORDS_MAX else None
 
 
-def _best(items: tuple[Item, ...]) -> tuple[str, ...] | None:
-    """The choice of words for a sequence whose shortest word is longest."""
+def _needs(branches: tuple[tuple[Item, ...], ...]) -> tuple[tuple[tuple[str, ...], ...], ...]:
+    """For each alternative what `_choices` says; empty if one of them needs nothing."""
+    found = tuple(tuple(_choices(branch)) for branch in branches)
+    return found if all(found) else ()
+
+
+def _choices(items: tuple[Item, ...]) -> list[tuple[str, ...]]:
+    """For each part of a sequence that has any: words of which it holds one."""
     choices: list[tuple[str, ...]] = []
-    run = ""
+    runs: tuple[str, ...] = ("",)
     for item in (*items, Item("set")):
-        if item.kind == "char" and item.least == item.most == 1 and item.text.isascii():
-            run += item.text.lower()
-            continue
-        if item.kind == "char" and item.least >= 1 and item.text.isascii():
-            run += item.text.lower()  # once at least; then something else may follow
-        if item.kind == "edge" and not item.branches:
+        literals = _literal_branches(item)
+        if literals and item.least >= 1 and len(runs) * len(literals) <= _RUNS_MAX:
+            runs = tuple(run + literal for run in runs for literal in literals)
+            if item.most == 1:
+                continue  # what follows is a part of the same words
+        elif item.kind == "edge" and not item.branches:
             continue  # stands between two characters, and is none
-        if len(run) >= _WORD_CHARS_MIN:
-            choices.append((run,))
-        run = ""
+        if min(map(len, runs)) >= _WORD_CHARS_MIN:
+            choices.append(runs)
+        runs = ("",)
         if item.kind == "group" and item.least >= 1 and (inner := _words(item.branches)):
             choices.append(inner)
-    return max(choices, key=lambda words: (min(map(len, words)), -len(words)), default=None)
+    return choices
+
+
+def _literal_branches(item: Item) -> tuple[str, ...]:
+    """The texts that an item stands for, in lower case; none if these are not all literal."""
+    if item.kind == "char":
+        # Lines that differ in digits count as alike, so no word may depend on one.
+        return (item.text.lower(),) if item.text.isascii() and not item.text.isdigit() else ()
+    found = []
+    for branch in item.branches if item.kind == "group" else ():
+        texts = [_literal_branches(one) for one in branch]
+        if any(
+            len(some) != 1 or one.most != 1 or one.least != 1
+            for some, one in zip(texts, branch, strict=True)
+        ):
+            return ()
+        found.append("".join(some[0] for some in texts))
+    return tuple(found)

@@ -7,6 +7,7 @@ shipped with penstock is tried out for slowness as well.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,16 @@ class Rule:
         """The strategy that carries out the action."""
         return STRATEGIES[self.action]
 
+    def to_dict(self) -> dict[str, Any]:
+        """What `parse_rule` makes it of."""
+        fields = {name: getattr(self, name) for name in sorted(_FIELDS - {"pattern", "case"})}
+        lists = {name: list(value) for name, value in fields.items() if isinstance(value, tuple)}
+        compiled = self.pattern.compiled
+        return {
+            **fields, **lists, "category": self.category.value, "pattern": compiled.pattern,
+            "case": not compiled.flags & re.IGNORECASE,
+        }  # fmt: skip
+
 
 def parse_rule(fields: Any, name: str) -> Rule:
     """A rule of one entry of a rule file, verified with its own examples.
@@ -133,7 +144,7 @@ def _verify(rule: Rule, name: str) -> None:
     for example in rule.positive:
         if not rule.pattern.compiled.search(example):
             raise UsageError(f"{name}: the pattern does not match the positive {example!r:.120}")
-        if rule.pattern.words and not any(word in example.lower() for word in rule.pattern.words):
+        if not rule.pattern.may_match(example.lower()):
             raise UsageError(f"{name}: none of its words is in the positive {example!r:.120}")
     for example in rule.negative:
         if rule.pattern.compiled.search(example):
@@ -168,3 +179,8 @@ def load_rules(path: Path) -> tuple[Rule, ...]:
     for name, why in try_out({rule.id: rule.pattern for rule in rules}).items():
         raise UsageError(f"{path}: rule {name!r} is refused: {why}")
     return rules
+
+
+def to_document(rules: Iterable[Rule]) -> dict[str, Any]:
+    """What `parse_rules` reads."""
+    return {"schema": SCHEMA, "version": VERSION, "rules": [one.to_dict() for one in rules]}

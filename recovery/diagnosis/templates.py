@@ -8,9 +8,10 @@ sizes are bounded: the least used template of a full group makes room.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass, field
+
+from ..fingerprints import mask
 
 ANY = "<*>"
 SIMILARITY = 0.6
@@ -18,27 +19,21 @@ GROUP_TEMPLATES_MAX = 32
 GROUPS_MAX = 4096
 WORDS_MAX = 60
 _PREFIX_WORDS = 2
-_MASKS = (
-    (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", re.IGNORECASE), "<uuid>"),
-    (re.compile(r"\b\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?Z?"), "<time>"),
-    (re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b"), "<ip>"),
-    (re.compile(r"(?<![\w/.])/(?:[\w.+@=-]+/)*[\w.+@=-]+"), "<path>"),
-    (re.compile(r"\b(?:0x)?[0-9a-f]*\d[0-9a-f]{6,}\b", re.IGNORECASE), "<hex>"),
-    (re.compile(r"(?<![A-Za-z])[-+]?\d+(?:[.:,]\d+)*(?:e[-+]?\d+)?", re.IGNORECASE), "<n>"),
-    (re.compile(r"(?<=[A-Za-z_-])\d+"), "<n>"),
+_KINDS = {
+    "<n>": r"[-+]?\d[\d.:,e+-]*",
+    "<hex>": r"[0-9A-Fa-fx]{1,80}",
+    "<uuid>": r"[0-9A-Fa-f-]{36}",
+    "<ip>": r"\d[\d.:]*",
+    "<path>": r"/[\w./+@=-]+",
+    "<time>": r"\d[\d:.,TZ /-]+",
+    ANY: r"\S+",
+}
+_KIND = re.compile("(" + "|".join(map(re.escape, _KINDS)) + ")")
+#: A word that says more than who wrote a line, when, and how grave it is.
+_SAYS = re.compile(
+    r"(?!\W*(?:rank|pid|error|fatal|critical|warn|warning|info|debug)\W*$)[a-z]{2}", re.IGNORECASE
 )
-
-
-def mask(text: str) -> str:
-    """The line with what varies in it named by kind only."""
-    for pattern, name in _MASKS:
-        text = pattern.sub(name, text)
-    return text
-
-
-def fingerprint(text: str) -> str:
-    """16 hexadecimal digits that lines of the same masked text have in common."""
-    return hashlib.sha256(mask(text).encode()).hexdigest()[:16]
+PHRASE_WORDS_MAX = 24
 
 
 @dataclass(slots=True)
@@ -97,18 +92,18 @@ def _similar(one: list[str], other: list[str]) -> float:
 
 
 def to_pattern(template: Template) -> str:
-    """A regular expression of a template: what `filters` keep."""
-    kinds = {
-        "<n>": r"[-+]?\d[\d.:,e+-]*",
-        "<hex>": r"[0-9A-Fa-fx]{1,80}",
-        "<uuid>": r"[0-9A-Fa-f-]{36}",
-        "<ip>": r"\d[\d.:]*",
-        "<path>": r"/[\w./+@=-]+",
-        "<time>": r"\d[\d:.,TZ /-]+",
-        ANY: r"\S+",
-    }
-    words = []
-    for word in template.words:
-        parts = re.split("(" + "|".join(map(re.escape, kinds)) + ")", word)
-        words.append("".join(kinds.get(part) or re.escape(part) for part in parts))
-    return r"^\s*" + r"\s+".join(words) + r"\s*$"
+    """A regular expression of whole lines of a template: what `filters` keep."""
+    return r"^\s*" + r"\s+".join(map(_expression, template.words)) + r"\s*$"
+
+
+def to_phrase(template: Template) -> str:
+    """A regular expression of what such lines say, whoever wrote them and when: for rules."""
+    words = template.words[:PHRASE_WORDS_MAX]
+    said = [bool(_SAYS.search(_KIND.sub("", word))) for word in words]
+    first = said.index(True) if any(said) else 0
+    return r"\s+".join(map(_expression, words[first:]))
+
+
+def _expression(word: str) -> str:
+    parts = _KIND.split(word)
+    return "".join(_KINDS.get(part) or re.escape(part) for part in parts)

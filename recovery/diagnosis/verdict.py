@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..fingerprints import fingerprint
 from ..strategy import FailoverStrategy
 from .result import Category, Diagnosis
-from .templates import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,7 +57,7 @@ def decide(
         notes: lines that look like trouble, for the case that no finding explains it.
     """
     ordered = _in_order(_spoken(findings))
-    alive = [one for one in ordered if progress[one.log] - one.progress <= IN_FLIGHT]
+    alive = not_survived(ordered, progress)
     hard = [one for one in alive if not one.soft]
     for pool, doubt in ((hard, 1.0), (alive, 0.5)):
         for role in ("root", "cascade", "confirmation"):
@@ -67,6 +67,11 @@ def decide(
     if ordered:  # all of it was survived: the last one is the nearest to the end
         return _diagnosis(ordered[-1], ordered, alive, 0.25)
     return unknown(notes)
+
+
+def not_survived(findings: Sequence[Finding], progress: Mapping[int, int]) -> list[Finding]:
+    """Those after which training made no progress but for what was in flight; see `decide`."""
+    return [one for one in findings if progress[one.log] - one.progress <= IN_FLIGHT]
 
 
 def _spoken(findings: Sequence[Finding]) -> list[Finding]:

@@ -12,8 +12,8 @@ import tensorflow as tf
 
 import penstock
 from penstock import LocalCluster, Position, Reader
-from penstock.client.position import TEXT_CHARS_MAX
 from penstock.errors import PositionError, UsageError
+from penstock.proto.position import TEXT_CHARS_MAX
 
 from .pipelines import fingerprint_of, numbers, write_lines
 

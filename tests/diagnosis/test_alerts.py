@@ -16,8 +16,8 @@ import pytest
 from penstock.errors import UnavailableError, UsageError
 from penstock.recovery.alerts import Alert, Alerts, url_of
 from penstock.recovery.diagnosis import diagnose
-from penstock.recovery.diagnosis.masking import mask_secrets
 from penstock.recovery.http_json import parse_endpoint, post_json
+from penstock.recovery.masking import mask_secrets
 
 
 class Server(ThreadingHTTPServer):

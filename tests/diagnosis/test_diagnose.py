@@ -12,6 +12,7 @@ from penstock.recovery.diagnosis import Category, diagnose
 from penstock.recovery.diagnosis.entry import builtin_rules, diagnose_logs
 from penstock.recovery.diagnosis.evaluate import by_reason, evaluate
 from penstock.recovery.diagnosis.scanner import Scanner, lines_of
+from penstock.recovery.diagnosis.screen import screen_of
 
 HERE = Path(__file__).parent
 TRACEBACK = """Traceback (most recent call last):
@@ -79,6 +80,32 @@ def test_a_warning_does_not_win_over_an_error() -> None:
     assert diagnose(lines).root_cause == "ValueError"
 
 
+def test_news_do_not_win_over_an_error() -> None:
+    for news in (
+        "2026-11-25 03:30:11.000121: I tensorflow/core/x.cc:405] status: OUT_OF_RANGE: End",
+        "I1125 03:30:11.117 rendezvous.cc:88] Connection refused",
+        "2026-11-25 03:30:11 INFO agent: Connection refused",
+        '{"level": "info", "msg": "Connection refused"}',
+    ):
+        assert diagnose([news, "ValueError: bad"]).root_cause == "ValueError", news
+    hint = "RuntimeError: CUDA error: bad launch (run with NCCL_DEBUG=INFO for details)"
+    assert diagnose([hint, "ValueError: bad"]).root_cause == "CUDAError"
+
+
+def test_an_exception_that_no_rule_knows_is_told_by_what_its_name_says() -> None:
+    for name, root_cause in (
+        ("acme.PeerUnreachableError", "ConnectionError"),
+        ("acme.BlobReadError", "S3StorageError"),
+        ("acme.ForbiddenException", "PermissionError"),
+        ("acme.BadConfigError", "ConfigError"),
+        ("acme.ChecksumMismatchError", "CorruptRecord"),
+        ("acme.StrangeError", "UnhandledException"),
+    ):
+        assert diagnose(["Traceback (most recent call last):", f"{name}: x"]).root_cause == (
+            root_cause
+        )
+
+
 def test_source_lines_in_a_traceback_are_no_errors() -> None:
     assert diagnose([TRACEBACK.format("TypeError: x")]).root_cause == "TypeError"
 
@@ -129,6 +156,43 @@ def test_no_bytes_break_it(blocks: list[bytes]) -> None:
 @given(st.lists(st.text(max_size=100), max_size=20))
 def test_no_text_breaks_it(lines: list[str]) -> None:
     assert diagnose(lines).strategy is not None
+
+
+def test_no_rule_that_matches_a_line_is_passed_over() -> None:
+    rules = builtin_rules()
+    screen = screen_of(rules)
+    for line in (example for rule in rules for example in (*rule.positive, *rule.negative)):
+        low = line.lower()
+        tried = {rule.id for rule in screen.candidates(screen.hits(low), low)}
+        for rule in rules:
+            assert rule.id in tried or not rule.pattern.compiled.search(line), (rule.id, line)
+
+
+def test_what_differs_from_routine_in_digits_or_ids_is_still_seen() -> None:
+    errno = "OSError: [Errno {}] {}"
+    lines = [errno.format(n, "No space left on device") for n in (5, 7, 28)]
+    assert diagnose(lines).root_cause == "DiskFull"
+    scanner = Scanner(builtin_rules())
+    scanner.feed([b"request 4f1a%04x of a worker" % n for n in range(5000)])
+    scanner.feed([b"torch.OutOfMemoryError: CUDA out of memory in 4f1a%04x" % 7])
+    assert scanner.findings[0].rule.reason == "OutOfMemoryError"
+
+
+def test_colours_do_not_hide_an_error() -> None:
+    assert diagnose(["\x1b[31mKey\x1b[1mError\x1b[0m: 'x'"]).root_cause == "KeyError"
+
+
+def test_what_looks_like_trouble_all_the_time_is_no_evidence_of_it() -> None:
+    lines = [f"query {n}: failed: 0, errors: 0" for n in range(500)]
+    lines.insert(100, "the flux capacitor failed")
+    assert "the flux capacitor failed" in diagnose(lines).evidence
+
+
+def test_the_time_of_a_finding_is_that_of_the_last_line_that_shows_one() -> None:
+    scanner = Scanner(builtin_rules())
+    timed = [b"2026-03-02 04:00:0%d worker failed" % n for n in range(3)]
+    scanner.feed([*timed, b"worker failed again", b"KeyError: 'x'"])
+    assert {one.when for one in scanner.findings} == {"03-02 04:00:02.000000000"}
 
 
 def test_memory_is_bounded_whatever_the_log_is() -> None:

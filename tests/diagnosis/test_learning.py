@@ -12,7 +12,8 @@ from penstock.cli.main import app
 from penstock.recovery.diagnosis import diagnose
 from penstock.recovery.diagnosis.entry import builtin_rules
 from penstock.recovery.diagnosis.filters import load_filters
-from penstock.recovery.diagnosis.templates import GROUPS_MAX, Miner, fingerprint, mask
+from penstock.recovery.diagnosis.templates import GROUPS_MAX, Miner
+from penstock.recovery.fingerprints import fingerprint, mask
 
 
 def test_lines_that_differ_in_values_are_one_template() -> None:
@@ -29,6 +30,7 @@ def test_a_mask_names_kinds() -> None:
     assert (
         mask("at 2026-01-02 03:04:05,6 from 10.0.0.1:80 /a/b 7") == "at <time> from <ip> <path> <n>"
     )
+    assert mask("x1 x10 w-107 x1.52") == "x<n> x<n> w-<n> x<n>.<n>"
     assert fingerprint("step 1 of 9") == fingerprint("step 2 of 17") != fingerprint("steps")
 
 
@@ -57,8 +59,8 @@ def test_what_is_learned_is_used_after_a_yes_only(tmp_path: Path) -> None:
     assert "1 filters" in result.stdout
     assert not filters.exists()
     accept = ["diagnose", "--accept", str(pending), "--filters", str(filters)]
-    assert "1 filters were added" in CliRunner().invoke(app, accept).stdout
-    assert "0 filters were added" in CliRunner().invoke(app, accept).stdout
+    assert "1 filters and 0 rules were added" in CliRunner().invoke(app, accept).stdout
+    assert "0 filters and 0 rules were added" in CliRunner().invoke(app, accept).stdout
     lines = [good[0], "KeyError: 'x'"]
     assert diagnose(lines).root_cause == "ConnectionError"
     known = load_filters(filters, builtin_rules())

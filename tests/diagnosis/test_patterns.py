@@ -48,7 +48,10 @@ def test_a_pattern_without_a_useful_bound_is_refused_by_name(pattern: object) ->
     [
         ("NCCL timeout", ("nccl timeout",)),
         (r"error \d+ at", ("error ",)),
-        ("(?:killed|died) at once", (" at once",)),
+        ("(?:killed|died) at once", ("killed at once", "died at once")),
+        ("no (?:nan|inf)(?: is)? here", ("no nan", "no inf")),
+        ("no (?:nan|inf)+ is here", (" is here",)),
+        ("Errno 28: full", ("errno ",)),
         ("(?:killed|oomed)", ("killed", "oomed")),
         ("x?out of memory", ("out of memory",)),
         (r"\bERROR\b", ("error",)),
@@ -58,6 +61,22 @@ def test_a_pattern_without_a_useful_bound_is_refused_by_name(pattern: object) ->
 )
 def test_the_words_of_a_pattern_stand_in_each_match(pattern: str, words: tuple[str, ...]) -> None:
     assert accept(pattern, name="it").words == words
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "may"),
+    [
+        ("worker .* (?:is lost|has died)", "worker seven is busy", False),
+        ("worker .* (?:is lost|has died)", "worker seven has died", True),
+        ("lost it|worker .* died", "it died", False),
+        ("lost it|worker .* died", "they lost it", True),
+        (r"\d+", "nothing of the kind", True),
+    ],
+)
+def test_a_text_without_what_an_alternative_needs_is_not_searched(
+    pattern: str, text: str, may: bool
+) -> None:
+    assert accept(pattern, name="it").may_match(text) is may
 
 
 def test_whether_digits_matter_is_known() -> None:

@@ -59,6 +59,7 @@ DISPATCHER = (
     Visit("dispatcher.announce_client.before_reply"),
     Visit("dispatcher.open_job.before_commit"),
     Visit("dispatcher.open_job.before_reply"),
+    Visit("dispatcher.failover.before_commit", during="pause"),
     Visit("dispatcher.sync_client.before_commit", 3),
     Visit("dispatcher.sync_client.before_reply", 3),
     Visit("dispatcher.sync_worker.before_commit", 5),

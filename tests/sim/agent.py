@@ -113,6 +113,7 @@ class SimAgent:
                     restored=held.restored,
                     recomputed=held.recomputed,
                     waiting=held.waiting,
+                    element=held.element,
                 )
                 for held in self._worker.held()
             ],
@@ -179,6 +180,7 @@ class SimAgent:
                     dataset=spec.dataset,
                     seed=spec.seed,
                     trial=spec.trial,
+                    bad=tuple(spec.bad),
                 )
                 for spec in reply.attempts
             ]

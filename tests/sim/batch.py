@@ -27,6 +27,7 @@ class Batch:
     recoveries: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
+    strategies: Counter[str] = field(default_factory=Counter)
     failed: dict[int, str] = field(default_factory=dict)
 
     def add(self, other: Batch) -> None:
@@ -42,6 +43,7 @@ class Batch:
         self.recoveries += other.recoveries
         self.faults.update(other.faults)
         self.errors.update(other.errors)
+        self.strategies.update(other.strategies)
         self.failed.update(other.failed)
 
 
@@ -65,4 +67,5 @@ def run_batch(first: int, end: int) -> Batch:
         batch.recoveries += result.recoveries
         batch.faults.update(result.faults)
         batch.errors.update(result.errors)
+        batch.strategies.update(result.strategies)
     return batch

@@ -18,6 +18,7 @@ from penstock.dispatcher.state import State
 from penstock.dispatcher.validate import validate
 
 from .data import Pipeline, digest_of
+from .failover import FailoverWitness
 
 _VALIDATED_EVERY = 16
 
@@ -34,14 +35,15 @@ class Ledger:
         self.durable = 0
         self.facts: set[tuple[Any, ...]] = set()
         self.recoveries = 0
+        self.strategies: Counter[str] = Counter()
 
     def appended(self, record: bytes, seq: int) -> None:
-        _check(seq == len(self.records) + 1, f"record {seq} comes after {len(self.records)}")
+        check(seq == len(self.records) + 1, f"record {seq} comes after {len(self.records)}")
         self.records.append(record)
 
     def synced(self, durable_seq: int) -> None:
         """Records up to this one are durable."""
-        _check(durable_seq >= self.durable, "what was durable is not any more")
+        check(durable_seq >= self.durable, "what was durable is not any more")
         for record in self.records[self.durable : durable_seq]:
             self.facts.update(_facts(decode(record)))
         self.durable = durable_seq
@@ -51,17 +53,15 @@ class Ledger:
     ) -> None:
         """A dispatcher has read its journal: nothing that was durable may be missing."""
         self.recoveries += 1
-        _check(
-            last_seq >= self.durable, f"{self.durable} records were durable, {last_seq} are left"
-        )
+        check(last_seq >= self.durable, f"{self.durable} records were durable, {last_seq} are left")
         kept = self.records[:last_seq]
-        _check(
+        check(
             [record for _, record in records] == kept[snapshot_seq:],
             "the records that were read are not those that were written",
         )
         self.records = kept
         self.synced(last_seq)  # opening a journal makes durable what it found
-        _check(digest(state) == digest(folded(kept)), "replaying gives another state")
+        check(digest(state) == digest(folded(kept)), "replaying gives another state")
 
     def check_reply(self, method: str, request: Any, reply: Any) -> None:
         """What a reply says or acknowledges is durable (G7)."""
@@ -90,19 +90,22 @@ class Ledger:
             ]
         facts.append(("term", reply.term))
         for fact in facts:
-            _check(fact in self.facts, f"{method} said {fact} before it was durable")
+            check(fact in self.facts, f"{method} said {fact} before it was durable")
 
     def check_finished(self, job: str, epoch: int, splits: int) -> None:
         """The end of an epoch was shown to the trainer: every split is proven and durable (G5)."""
-        _check(("finished", job, 0, epoch) in self.facts, f"epoch {epoch} has an end, and no proof")
+        check(("finished", job, 0, epoch) in self.facts, f"epoch {epoch} has an end, and no proof")
         missing = [s for s in range(splits) if ("delivered", job, 0, epoch, s) not in self.facts]
-        _check(not missing, f"epoch {epoch} has an end, splits {missing} were not delivered")
+        check(not missing, f"epoch {epoch} has an end, splits {missing} were not delivered")
 
     def check_prefixes(self, state: State | None) -> None:
         """Every prefix of the journal replays, and the whole of it gives the state that is."""
-        so_far = State()
+        so_far, witness = State(), FailoverWitness()
         for number, record in enumerate(self.records):
-            so_far.apply(decode(record))
+            event = decode(record)
+            wrong = witness.see(event)
+            check(not wrong, wrong)
+            so_far.apply(event)
             if number % _VALIDATED_EVERY == 0:
                 validate(so_far, deal=True)
         validate(so_far, deal=True)
@@ -110,7 +113,8 @@ class Ledger:
         half = half[: len(half) // 2]
         replay(None, half)
         if state is not None:
-            _check(digest(state) == digest(so_far), "the journal does not give the state")
+            check(digest(state) == digest(so_far), "the journal does not give the state")
+        self.strategies.update(witness.strategies)
 
 
 class Witness:
@@ -145,7 +149,7 @@ class Witness:
 
     def resumes(self, epoch: int, consumed: int) -> None:
         """A new life goes on at a position: no acknowledged commit may be lost (G7)."""
-        _check(
+        check(
             (epoch, consumed) >= self._acknowledged,
             f"{self._acknowledged} was committed, {(epoch, consumed)} is known",
         )
@@ -157,7 +161,7 @@ class Witness:
         if resumed_at is not None:
             self.epochs_finished = [number for number in self.epochs_finished if number < epoch]
         least = self.epochs_finished[-1] + 1 if self.epochs_finished else 0
-        _check(epoch >= least, f"epoch {epoch} begins, {least - 1} was over")
+        check(epoch >= least, f"epoch {epoch} begins, {least - 1} was over")
         self.epoch = epoch
         self._truth = self.pipeline.truth(epoch)
         self._given = []
@@ -165,7 +169,7 @@ class Witness:
         if resumed_at:
             self._given = list(self._committed[epoch, resumed_at])
             self._left.subtract(self._given)
-            _check(min(self._left.values()) >= 0, "what was committed is not the truth")
+            check(min(self._left.values()) >= 0, "what was committed is not the truth")
 
     def given(self, split: int, values: tuple[int, ...]) -> None:
         """Elements were handed over."""
@@ -175,21 +179,21 @@ class Witness:
         self.elements += len(new)
         if self.pipeline.deterministic:
             wanted = self._truth[at : at + len(new)]
-            _check(new == wanted, f"epoch {self.epoch}, element {at}: {new} came, not {wanted}")
+            check(new == wanted, f"epoch {self.epoch}, element {at}: {new} came, not {wanted}")
             return
         for item in new:
             self._left[item] -= 1
-            _check(self._left[item] >= 0, f"epoch {self.epoch}: {item} came twice, or is unknown")
+            check(self._left[item] >= 0, f"epoch {self.epoch}: {item} came twice, or is unknown")
 
     def end(self, said: Any) -> None:
         """The end of the epoch was shown."""
-        _check(
+        check(
             len(self._given) == len(self._truth),
             f"epoch {self.epoch} ended after {len(self._given)} of {len(self._truth)} elements",
         )
         own = digest_of([value for _, value in self._given])
         same = own == said or (self._resumed and (own.count, own.total) == (said.count, said.total))
-        _check(same, f"epoch {self.epoch} has digest {own}, the reader says {said}")
+        check(same, f"epoch {self.epoch} has digest {own}, the reader says {said}")
         self.epochs_finished.append(self.epoch)
 
 
@@ -227,6 +231,6 @@ def _facts(event: Any) -> list[tuple[Any, ...]]:
     return []
 
 
-def _check(condition: bool, text: str) -> None:
+def check(condition: bool, text: str) -> None:
     if not condition:
         raise BrokenError(text)

@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 
 from penstock.client.control import Backoff, Control, error_of, is_transient
-from penstock.client.engine import Engine, OpenedJob
+from penstock.client.engine import Engine
 from penstock.client.epoch import EpochReader, StreamInfo
 from penstock.client.events import Delivery, EndOfEpoch
 from penstock.client.links import Links
+from penstock.client.opened import OpenedJob
+from penstock.client.starts import Start
 from penstock.client.stream import Target, WorkerLink
 from penstock.client.sync import SyncLoop
 from penstock.client.weave import Woven
 from penstock.errors import PenstockError, UnavailableError, VerificationError
 from penstock.proto import control_pb2
+from penstock.proto.position import Consumer
 from penstock.proto.wire import PROTOCOL_VERSION, FrameType
 from penstock.worker.messages import SendChunk, SendEnd, SendFail, SendHashes
 
@@ -246,8 +249,13 @@ class SimTrainer:
         self._commits.find(lambda epochs: self._open_at(announced, epochs))
 
     def _open_at(self, announced: control_pb2.AnnounceClientReply, epochs: list[int]) -> None:
+        self.call("OpenJob", self._request(announced, epochs), self._opened)
+
+    def _request(
+        self, announced: control_pb2.AnnounceClientReply, epochs: list[int]
+    ) -> control_pb2.OpenJobRequest:
         pipeline = self.witness.pipeline
-        request = control_pb2.OpenJobRequest(
+        return control_pb2.OpenJobRequest(
             protocol_version=PROTOCOL_VERSION,
             job_name=self.name,
             client=self.client,
@@ -260,9 +268,10 @@ class SimTrainer:
             term=announced.term,
             arrival=announced.arrival,
             cache=MODES[pipeline.seed % len(MODES)],
+            on_bad_element="quarantine" if pipeline.bad else "fail",
+            max_bad=len(pipeline.bad),
             rewind=epochs,
         )
-        self.call("OpenJob", request, self._opened)
 
     def _opened(self, reply: Any) -> None:
         if self.engine is not None:
@@ -283,12 +292,13 @@ class SimTrainer:
                     pipeline.fingerprint, len(pipeline.sizes), pipeline.weights, True, (), b""
                 ),
             ),
+            consumer=self._consumer(reply),
         )
         engine = self.engine = Engine(
             cast(Control, SimControl(self)),
             job,
             ledger=None,
-            start=self._commits.start,
+            start=self._start(reply),
             memory_limit=setup.client_memory,
             timing=self._timing,
         )
@@ -298,6 +308,14 @@ class SimTrainer:
         engine._sync = cast(SyncLoop, SimSync(self, engine))
         engine.start()
         self._begin_epoch(reply.next_epoch[0])
+
+    def _consumer(self, reply: control_pb2.OpenJobReply) -> Consumer | None:
+        """Which of several it is."""
+        return None
+
+    def _start(self, reply: control_pb2.OpenJobReply) -> Start:
+        """Where it goes on."""
+        return Start(self._commits.start)
 
     def _begin_epoch(self, epoch: int) -> None:
         assert self.engine is not None

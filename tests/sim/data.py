@@ -87,6 +87,7 @@ class Pipeline:
 
     Attributes:
         sizes: elements of each split.
+        bad: (split, number) of those that always raise, and are to be left out.
         weights: what the dispatcher is told of them; empty if nothing.
     """
 
@@ -99,6 +100,7 @@ class Pipeline:
     ordered: bool
     deterministic: bool
     attempts_max: int
+    bad: frozenset[tuple[int, int]] = frozenset()
 
     @property
     def fingerprint(self) -> str:
@@ -119,7 +121,13 @@ class Pipeline:
             ordered=self.ordered,
         )
         queues = [
-            [(split, i) for split in lane for i in range(self.sizes[split])] for lane in dealt
+            [
+                (split, i)
+                for split in lane
+                for i in range(self.sizes[split])
+                if (split, i) not in self.bad
+            ]
+            for lane in dealt
         ]
         sequence: list[tuple[int, int]] = []
         while any(queues):

@@ -24,6 +24,7 @@ from penstock.testing.disk import Crash, Operation, SimDisk
 
 from .checks import Ledger
 from .clock import Process, ProcessLoop
+from .failover import SimAskers
 from .net import Done, SimRpcError
 
 if TYPE_CHECKING:
@@ -167,7 +168,8 @@ class SimDispatcher:
         committer = Committer(
             log, self._journal_failed, lambda: to_snapshot(state), world.setup.snapshot_records
         )
-        self.engine = CheckedEngine(state, committer, world.setup.timing)
+        askers = SimAskers(world, self.process)
+        self.engine = CheckedEngine(state, committer, world.setup.timing, askers)
         self._loop.create_task(self._open())
 
     async def _open(self) -> None:

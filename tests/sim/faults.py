@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from penstock.proto import control_pb2
 from penstock.testing.disk import SimDisk
 
 from .clock import START_S, Process
@@ -14,6 +15,9 @@ from .setup import Fault
 if TYPE_CHECKING:
     from .client import SimTrainer
     from .world import World
+
+
+_READMIT_S = 5.0
 
 
 class Faults:
@@ -252,6 +256,18 @@ class Faults:
         for name, trainer in world.trainers.items():
             if not trainer.process.alive:
                 self.restart_trainer(name, 0.0)
+        self._readmit()
+
+    def _readmit(self) -> None:
+        """A person looks from time to time whether somebody is retired, and needed."""
+        dispatcher = self._world.dispatcher
+        engine = dispatcher.engine
+        if engine is not None and dispatcher.process.alive:
+            for worker in engine.state.workers.values():
+                if worker.incarnation in engine.state.failover.retired:
+                    request = control_pb2.ReadmitWorkerRequest(worker=worker.worker)
+                    dispatcher.serve("ReadmitWorker", request, lambda *_: None)
+        self._world.clock.at(self._now_s + _READMIT_S, None, self._readmit)
 
     @property
     def _now_s(self) -> float:

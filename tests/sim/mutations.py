@@ -14,9 +14,13 @@ from penstock.client.positions import Positions
 from penstock.client.splits import SplitState
 from penstock.client.turns import Turns
 from penstock.client.weave import Woven
-from penstock.dispatcher import positions, scheduler
+from penstock.dispatcher import consumers, failover, positions, quarantine, scheduler
+from penstock.dispatcher import events as ev
+from penstock.dispatcher.deciding import Deciding
 from penstock.dispatcher.engine import Engine
 from penstock.dispatcher.service import ControlService
+from penstock.proto.position import Consumer
+from penstock.proto.seats import share
 from penstock.worker.buffer import Buffer
 
 from . import dispatcher
@@ -24,6 +28,13 @@ from .checkpoints import Checkpoints
 from .worker import SimWorker
 
 Patch = pytest.MonkeyPatch
+
+
+class OneOfMany(Consumer):
+    """A consumer that owns its own lanes, whatever `counts_others_lanes` makes of others."""
+
+    def owns(self, lane: int) -> bool:
+        return lane % self.world == self.rank
 
 
 def replies_before_it_is_durable(patch: Patch) -> None:
@@ -202,6 +213,88 @@ def forgets_commits(patch: Patch) -> None:
     patch.setattr(positions, "commit_events", lambda job, request: [])
 
 
+def forgets_who_is_retired(patch: Patch) -> None:
+    """A worker that was retired gets work as before."""
+    patch.setattr(failover, "_retire", lambda *_: set())
+
+
+def restarts_nothing(patch: Patch) -> None:
+    """All attempts go on though all were to begin again."""
+    patch.setattr(failover, "_end_all", lambda state, attempts: set())
+
+
+def aborts_nothing(patch: Patch) -> None:
+    """A job that was aborted goes on."""
+    patch.setattr(failover, "_fail_jobs", lambda *_: set())
+
+
+def does_not_ask_again_after_a_restart(patch: Patch) -> None:
+    """A fault that a former term left open is nobody's business."""
+    patch.setattr(Deciding, "start", lambda deciding: None)
+
+
+def asks_twice(patch: Patch) -> None:
+    """An extension is asked about each fault twice."""
+    raised = Deciding.raised
+
+    def hasty(deciding: Deciding, number: int) -> None:
+        raised(deciding, number)
+        raised(deciding, number)
+
+    patch.setattr(Deciding, "raised", hasty)
+
+
+def forgets_what_is_left_out(patch: Patch) -> None:
+    """A worker is not told of bad elements that are to be left out."""
+    patch.setattr("penstock.dispatcher.views.left_out", lambda job, key: [])
+
+
+def leaves_out_the_next_one(patch: Patch) -> None:
+    """An element is left out that is not the one that raised."""
+    last_resort = quarantine.last_resort
+
+    def wrong(*arguments: Any) -> list[Any]:
+        return [
+            dataclasses.replace(event, element=event.element + 1)
+            if isinstance(event, ev.ElementSkipped)
+            else event
+            for event in last_resort(*arguments)
+        ]
+
+    patch.setattr(quarantine, "last_resort", wrong)
+
+
+def regroups_without_what_was_committed(patch: Patch) -> None:
+    """A resize goes on where the last one did."""
+    patch.setattr(consumers, "regrouped", lambda start, committed: start)
+
+
+def counts_others_lanes(patch: Patch) -> None:
+    """A consumer's commit puts forward all lanes; those of others are at their ends there."""
+    patch.setattr(Consumer, "owns", lambda consumer, lane: True)
+    patch.setattr(
+        "penstock.client.starts.share",
+        lambda place, lanes, block, consumer, places=(): share(
+            place, lanes, block, OneOfMany(consumer.rank, consumer.world), places
+        ),
+    )
+
+
+def hears_consumers_of_former_generations(patch: Patch) -> None:
+    """A resize leaves the former jobs open."""
+    apply = consumers.apply
+    patch.setattr(consumers, "apply", lambda state, event: apply(state, event)[:0])
+
+
+#: Those that only show with several consumers.
+OF_GROUPS: Mapping[str, Callable[[Patch], None]] = {
+    mutation.__name__: mutation
+    for mutation in (
+        regroups_without_what_was_committed,
+        counts_others_lanes,
+        hears_consumers_of_former_generations,
+    )
+}
 MUTATIONS: Mapping[str, Callable[[Patch], None]] = {
     mutation.__name__: mutation
     for mutation in (
@@ -223,5 +316,12 @@ MUTATIONS: Mapping[str, Callable[[Patch], None]] = {
         counts_one_element_too_few,
         goes_on_without_what_was_consumed,
         forgets_commits,
+        forgets_who_is_retired,
+        restarts_nothing,
+        aborts_nothing,
+        does_not_ask_again_after_a_restart,
+        asks_twice,
+        forgets_what_is_left_out,
+        leaves_out_the_next_one,
     )
 }

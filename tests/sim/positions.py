@@ -10,9 +10,9 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from penstock.client.position import Position, StreamPosition
 from penstock.client.positions import Counting, Positions, Rate
 from penstock.proto import control_pb2
+from penstock.proto.position import Position, StreamPosition
 
 if TYPE_CHECKING:
     from .client import SimTrainer

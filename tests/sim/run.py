@@ -64,6 +64,7 @@ def report(total: Batch, seconds: float, *, as_json: bool) -> None:
             "recoveries": total.recoveries,
             "faults": dict(total.faults),
             "errors": dict(total.errors),
+            "strategies": dict(total.strategies),
         }
         print(json.dumps(content))
         return
@@ -73,6 +74,7 @@ def report(total: Batch, seconds: float, *, as_json: bool) -> None:
         f" {total.recoveries} recoveries of the journal, {total.restored} from checkpoints"
     )
     print("faults:", _listed(total.faults))
+    print("decided about faults:", _listed(total.strategies))
     print("errors that trainers deserved:", _listed(total.errors))
     print("failed seeds:", ", ".join(map(str, sorted(total.failed))) or "none")
 

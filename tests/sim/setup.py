@@ -70,6 +70,8 @@ class Setup:
     #: Probability of a checkpoint after a piece.
     checkpoint: float
     journal_lost: bool
+    #: Weights of what is answered about faults; see `failover.ANSWERS`.
+    answers: tuple[int, ...]
 
     @property
     def patience_s(self) -> float:
@@ -77,6 +79,7 @@ class Setup:
         pieces = self.epochs * sum(p.total + len(p.sizes) for p in self.pipelines)
         timing = self.timing
         work_s = pieces * (self.piece_s + self.step_s + self.frame_s + 0.05)
+        work_s *= 4 if any(pipeline.bad for pipeline in self.pipelines) else 1
         stuck_s = 12 * timing.progress_timeout_s if self.hangs else 0.0
         return stuck_s + 4 * work_s + 4 * timing.client_timeout_s + 10 * timing.rpc_deadline_s + 60
 
@@ -134,10 +137,12 @@ def choose(rng: random.Random) -> Setup:
         piece_s=piece_s,
         piece_max=rng.choice((1, 4, 10)),
         frame_s=rng.choice((0.0, 0.01)),
-        fails=rng.choice((0.0, 0.0, 0.0, 0.05)),
+        # Where some elements always raise, a healthy one must not seem to.
+        fails=rng.choice((0.0, 0.0, 0.0, 0.05)) if not any(p.bad for p in pipelines) else 0.0,
         hangs=rng.choice((0.0, 0.0, 0.0, 0.03)) if faulty else 0.0,
         checkpoint=rng.choice((0.0, 0.2, 0.7)),
         journal_lost=faulty and rng.random() < 0.02,
+        answers=rng.choice(((1, 0, 0, 0, 0), (1, 0, 0, 0, 0), (4, 3, 3, 1, 1), (1, 1, 1, 0, 0))),
     )
 
 
@@ -145,6 +150,8 @@ def _pipeline(rng: random.Random, name: str) -> Pipeline:
     splits = rng.choice((1, 3, 8, 12))
     largest = rng.choice((1, 8, 16))
     sizes = tuple(rng.randrange(largest + 1) for _ in range(splits))
+    places = [(split, number) for split, size in enumerate(sizes) for number in range(size)]
+    spoiled = rng.sample(places, min(len(places), 3)) if rng.random() < 0.15 else []
     return Pipeline(
         name=name,
         seed=rng.getrandbits(63),
@@ -154,7 +161,8 @@ def _pipeline(rng: random.Random, name: str) -> Pipeline:
         block=rng.choice((1, 2, 5, 100)),
         ordered=rng.random() < 0.3,
         deterministic=rng.random() < 0.8,
-        attempts_max=rng.choice((1, 3)),
+        attempts_max=3 if spoiled else rng.choice((1, 3)),
+        bad=frozenset(spoiled),
     )
 
 

@@ -45,6 +45,8 @@ class _Run:
     assignment: Assignment
     size: int
     made: int = 0
+    #: Of the next element; counts those that are left out.
+    number: int = 0
     builder: DigestBuilder = field(default_factory=DigestBuilder)
     #: The element at which it will fail; none if beyond the end.
     fails_at: int = 1 << 62
@@ -206,6 +208,7 @@ class SimWorker:
             made.hangs_at = world.rng.randrange(made.size + 1)
         self._runs[run] = made
         restorable = world.setup.checkpoint and self.checkpoints.has(assignment.key)
+        restorable = restorable and not assignment.bad
         patience_s = self._timing.attempt_grace_s if restorable else _MOMENT_S
         self.process.after(patience_s, self._begin, run, True)
         self.process.after(0, self._begin, run, False)
@@ -220,11 +223,13 @@ class SimWorker:
             return  # CursorKnown will come
         made.begun = True
         key = made.assignment.key
-        found = None if cursor is None else self.checkpoints.find(key, cursor)
+        found = None
+        if cursor is not None and not made.assignment.bad:
+            found = self.checkpoints.find(key, cursor)
         if found is not None:
             self.world.restored += 1
             self.world.trace(self.host, "restores split", key.split, "at", len(found))
-            made.made = len(found)
+            made.made = made.number = len(found)
             made.builder.update(found)
         self._do(self._book.began(run, _NONE if found is None else found))
         self._produce_later(run)
@@ -233,6 +238,8 @@ class SimWorker:
         """Takes a checkpoint, which is written some time later, or never."""
         setup, key = self.world.setup, made.assignment.key
         if not setup.checkpoint or self.world.rng.random() > setup.checkpoint:
+            return
+        if made.assignment.bad:
             return
         kept = self._book.kept(made.run, made.made)
         if kept is not None and self.checkpoints.may_take(key, kept[0]):
@@ -259,21 +266,42 @@ class SimWorker:
             self.world.trace(self.host, "hangs in split", at.split)
             self.world.split_failed(at)  # sooner or later it counts as that
             return
-        if made.made == made.size:
+        if self._raises(made):
+            return
+        if made.number == made.size:
             del self._runs[run]
             self._do(self._book.ended(run, made.builder.digest()))
             return
         most = 1 if at.trial > 1 else self.world.setup.piece_max
-        stop = min(made.size, made.made + rng.randrange(1, most + 1))
-        values = [value_of(at.seed, at.epoch, at.split, i) for i in range(made.made, stop)]
+        stop = min(made.size, made.number + rng.randrange(1, most + 1))
+        spoiled = self.world.pipelines[at.dataset].bad
+        good = next((n for n in range(made.number, stop) if (at.split, n) in spoiled), stop)
+        numbers = range(made.number, max(good, made.number + 1))
+        values = [value_of(at.seed, at.epoch, at.split, n) for n in numbers if n not in at.bad]
+        made.number = numbers[-1] + 1
+        if not values:
+            self._produce_later(run)
+            return
         piece = SimChunk.of(made.made, values)
         made.builder.update(piece.hashes)
-        made.made = stop
+        made.made += len(values)
         self.world.pieces += 1
         self._do(self._book.produced(run, piece))
         self._checkpoint(made)
         if self._book.may_produce(run):
             self._produce_later(run)
+
+    def _raises(self, made: _Run) -> bool:
+        """Fails a run whose next element is bad, and not to be left out."""
+        at = made.assignment
+        if (at.split, made.number) not in self.world.pipelines[at.dataset].bad:
+            return False
+        if made.number in at.bad:
+            return False
+        del self._runs[made.run]
+        element = made.number if at.trial > 1 or at.bad else None
+        self._do(self._book.failed(made.run, "PIPELINE", f"{made.number} is bad", element))
+        return True
 
     def _validate(self) -> None:
         for attempt in self._book._attempts.values():

@@ -9,12 +9,12 @@ import pytest
 
 from penstock.client.events import Delivery, EndOfEpoch, Fail, Fetch, Placed
 from penstock.client.lanes import EpochCore
-from penstock.client.position import Cursor, StreamPosition
 from penstock.client.resumed import ResumedCore
 from penstock.client.track import Track
 from penstock.errors import PositionError, ReplayMismatchError
 from penstock.proto.chunk import Chunk
 from penstock.proto.hashing import Digest, DigestBuilder
+from penstock.proto.position import Cursor, StreamPosition
 
 COUNTS = {0: 5, 1: 0, 2: 7, 3: 3, 4: 1, 5: 6, 6: 0, 7: 2}
 LANES = [[3, 1, 5], [0, 6, 7], [2, 4]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from penstock.client.buffers import BufferPool
 from penstock.client.events import Piece
 from penstock.client.options import default_block
 from penstock.client.runs import empty_run, runs_of
@@ -16,6 +17,21 @@ def test_small_blocks_are_put_together() -> None:
     ((first, second),) = runs_of(pieces)
     assert first.tolist() == [i for i in range(50) for _ in range(3)]
     assert second.shape == (150, 2)
+
+
+def test_memory_of_what_was_put_together_is_used_again_once_nobody_looks_at_it() -> None:
+    allocate = BufferPool(1 << 20).allocate
+    pieces = [Piece(i, Chunk.from_stacked(0, [np.full(1000, float(i))])) for i in range(20)]
+    ((first,),) = runs_of(pieces, allocate=allocate)
+    ((second,),) = runs_of(pieces, allocate=allocate)
+    assert first.ctypes.data % 64 == second.ctypes.data % 64 == 0
+    assert not np.shares_memory(first, second)
+    assert first.tolist() == second.tolist() == [float(i) for i in range(20) for _ in range(1000)]
+    place, row = first.ctypes.data, second[:1]
+    del first, second
+    ((third,),) = runs_of(pieces, allocate=allocate)
+    assert third.ctypes.data == place
+    assert not np.shares_memory(third, row)
 
 
 def test_a_large_run_is_handed_over_without_a_copy_and_in_its_place() -> None:

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from penstock.dispatcher import events as ev
+from penstock.dispatcher import failover
 from penstock.dispatcher.facts import Facts
 from penstock.dispatcher.scheduler import assignments
 from penstock.dispatcher.state import State
 from penstock.dispatcher.validate import validate
 from penstock.proto.deal import deal
+from penstock.recovery.extensions import Answer
+from penstock.recovery.failover import Budgets
+from penstock.recovery.strategy import FailoverStrategy
+
+NORMAL = FailoverStrategy.NORMAL_FAILOVER
 
 
 def dataset(name: str = "d1", splits: int = 8, weights: tuple[int, ...] = ()) -> ev.Event:
@@ -65,6 +71,23 @@ def assigned(events: Iterable[ev.Event]) -> list[tuple[int, str]]:
     return [
         (event.split, event.worker) for event in events if isinstance(event, ev.AttemptAssigned)
     ]
+
+
+def acts(events: Iterable[ev.Event]) -> list[ev.Event]:
+    """The events without the faults that they raise."""
+    return [event for event in events if not isinstance(event, ev.FaultRaised)]
+
+
+def answered(state: State, strategy: FailoverStrategy = NORMAL, **more: str) -> list[ev.Event]:
+    """What follows from the same answer to every open fault, applied."""
+    out: list[ev.Event] = []
+    for number in list(state.failover.open):
+        events = failover.decide(state, number, Answer(strategy, "m::C", **more), Budgets())
+        for event in events:
+            state.apply(event)
+        validate(state, deal=True)
+        out += events
+    return out
 
 
 def delivered(split: int, *, job: str = "j1", epoch: int = 0, stream: int = 0) -> ev.Event:

@@ -63,10 +63,39 @@ GOLDEN: dict[str, tuple[ev.Event, list[Any]]] = {
         ["j1", 2, 4, 100, "penstock.1.x"],
     ),
     "JobRewound": (ev.JobRewound("j1", (4, 0)), ["j1", [4, 0]]),
+    "FaultRaised": (
+        ev.FaultRaised(
+            *("exception", "j1", "w1", "i", "h:1", 12, 0, 4, 77, 2, 9, True, "PIPELINE", "boom"),
+            "00ff",
+        ),
+        ["exception", "j1", "w1", "i", "h:1", 12, 0, 4, 77, 2, 9, True, "PIPELINE", "boom", "00ff"],
+    ),
+    "FailoverDecided": (
+        ev.FailoverDecided(7, "NODE_FAILOVER", "", "m::C", "why", "DiskFull"),
+        [7, "NODE_FAILOVER", "", "m::C", "why", "DiskFull"],
+    ),
+    "WorkerReadmitted": (ev.WorkerReadmitted("w1"), ["w1"]),
+    "JobFailoverSet": (ev.JobFailoverSet("j1", "m::C"), ["j1", "m::C"]),
+    "JobPolicySet": (ev.JobPolicySet("j1", "skip", 9), ["j1", "skip", 9]),
+    "ElementSkipped": (
+        ev.ElementSkipped("j1", 0, 4, 77, 3, "w1", "boom", 7),
+        ["j1", 0, 4, 77, 3, "w1", "boom", 7],
+    ),
+    "ElementRetried": (ev.ElementRetried("j1", 0, 4, 77, 3), ["j1", 0, 4, 77, 3]),
+    "WorkerLimited": (ev.WorkerLimited("w1", "1 death"), ["w1", "1 death"]),
+    "SplitKilled": (
+        ev.SplitKilled("j1", 0, 4, 77, "w2", 3, True),
+        ["j1", 0, 4, 77, "w2", 3, True],
+    ),
     "EpochResumed": (
         ev.EpochResumed("j1", 0, 4, b"\x05", 10, 11),
         ["j1", 0, 4, b"\x05", 10, 11],
     ),
+    "GroupFormed": (
+        ev.GroupFormed("train", 2, 3, ("00ff",), 7, 16, 8, False, "penstock-group.1.x"),
+        ["train", 2, 3, ["00ff"], 7, 16, 8, False, "penstock-group.1.x"],
+    ),
+    "ConsumerSeated": (ev.ConsumerSeated("j1", "train", 2), ["j1", "train", 2]),
     "StepRuled": (
         ev.StepRuled("run-7", 50, 1, "skip", 3, "00ff"),
         ["run-7", 50, 1, "skip", 3, "00ff"],

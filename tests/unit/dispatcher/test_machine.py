@@ -9,9 +9,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from penstock.dispatcher import admission, event_records, progress, scheduler
+from penstock.dispatcher import admission, event_records, failover, progress, scheduler
 from penstock.dispatcher import events as ev
 from penstock.dispatcher.facts import Facts
+from penstock.dispatcher.faults import worker_faults
 from penstock.dispatcher.offers import Offers
 from penstock.dispatcher.recover import replay
 from penstock.dispatcher.reports import Progress
@@ -21,6 +22,9 @@ from penstock.dispatcher.validate import validate
 from penstock.errors import JobFailedError, PenstockError, RefusedError
 from penstock.proto import control_pb2 as pb
 from penstock.proto.wire import PROTOCOL_VERSION
+from penstock.recovery.extensions import Answer
+from penstock.recovery.failover import Budgets, FailureKind
+from penstock.recovery.strategy import FailoverStrategy
 
 from .cluster import digest_of
 
@@ -59,6 +63,12 @@ class DispatcherMachine(RuleBasedStateMachine):
                 self.finished.append((event.job, event.epoch))
             validate(self.state, deal=True)
         return done
+
+    def decide(self, strategy: FailoverStrategy = FailoverStrategy.NORMAL_FAILOVER) -> None:
+        """Answers every open fault in the same way."""
+        for number in list(self.state.failover.open):
+            self.commit(failover.decide(self.state, number, Answer(strategy), Budgets()))
+        assert not self.state.failover.open
 
     def schedule(self) -> None:
         for name in list(self.produced):
@@ -257,13 +267,39 @@ class DispatcherMachine(RuleBasedStateMachine):
         assert len(self.finished) > before
 
     @precondition(lambda self: self.state.attempts)
-    @rule(data=st.data())
-    def fail_attempts(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), strategy=st.sampled_from(FailoverStrategy))
+    def fail_attempts(self, data: st.DataObject, strategy: FailoverStrategy) -> None:
         numbers = data.draw(st.lists(st.sampled_from(list(self.state.attempts)), max_size=3))
         failed = [pb.HeldAttempt(attempt=number, code="PIPELINE") for number in numbers]
         for worker in list(self.state.workers):
             self.commit(progress.worker_events(self.state, worker, failed))
             assert not progress.worker_events(self.state, worker, failed)
+        self.decide(strategy)
+        assert set(numbers).isdisjoint(self.state.attempts)
+        self.schedule()
+
+    @precondition(lambda self: self.state.workers)
+    @rule(data=st.data(), strategy=st.sampled_from(FailoverStrategy))
+    def a_worker_dies(self, data: st.DataObject, strategy: FailoverStrategy) -> None:
+        name = data.draw(st.sampled_from(list(self.state.workers)))
+        before = self.state.workers[name]
+        faults = worker_faults(self.state, name, FailureKind.DEATH, "refused")
+        promoted = scheduler.promotions(self.state, {name})
+        self.commit([*faults, ev.WorkerLost(name, "refused"), *promoted])
+        self.schedule()
+        self.decide(strategy)
+        _, made = list(self.state.failover.decided.values())[-1]
+        retired = before.incarnation in self.state.failover.retired
+        assert retired or made.strategy != "NODE_FAILOVER"
+        assert made.strategy == strategy.value or "budget" in made.reason
+        self.schedule()
+
+    @precondition(lambda self: self.state.failover.retired)
+    @rule()
+    def a_person_readmits_who_is_there(self) -> None:
+        for name, worker in self.state.workers.items():
+            if worker.incarnation in self.state.failover.retired:
+                self.commit(failover.readmission(self.state, name))
         self.schedule()
 
     @precondition(lambda self: self.state.attempts)
@@ -277,17 +313,19 @@ class DispatcherMachine(RuleBasedStateMachine):
         heard_s = dict.fromkeys(self.state.workers, 100.0)
         facts = Facts(heard_s, self.produced, progress=made)
         self.commit(scheduler.stuck_attempts(self.state, facts, 100.0, 60.0))
+        self.decide()
         produced = set().union(*self.produced.values()) if self.produced else set()
         assert (stuck - produced).isdisjoint(self.state.attempts)
         assert not scheduler.stuck_attempts(self.state, facts, 100.0, 60.0)
         self.schedule()
 
-    @precondition(lambda self: self.state.attempts)
+    @precondition(lambda self: self.state.attempts and not self.state.failover.open)
     @rule(data=st.data(), code=st.sampled_from(["GONE", "UNREACHABLE", "MISMATCH"]))
     def report_a_problem(self, data: st.DataObject, code: str) -> None:
         attempt = data.draw(st.sampled_from(list(self.state.attempts.values())))
         key = (attempt.job, self.state.jobs[attempt.job].client)
         self.sync(key, problems=[pb.Problem(attempt=attempt.attempt, code=code)])
+        self.decide(FailoverStrategy.ABORTION_FAILOVER)
         assert (attempt.attempt in self.state.attempts) == (code == "UNREACHABLE")
 
     @precondition(lambda self: self.state.attempts)
@@ -335,7 +373,7 @@ class DispatcherMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_lane_has_its_current_split_running(self) -> None:
-        if any(not worker.standby for worker in self.state.workers.values()):
+        if any(failover.takes_work(self.state, worker) for worker in self.state.workers.values()):
             for job, epoch in self.state.open_epochs():
                 book = self.state.book(job, epoch)
                 for lane in range(book.num_lanes):

@@ -110,10 +110,12 @@ def test_an_old_attempts_failure_after_the_reassignment_changes_nothing(tmp_path
             first = placed(await client.sync(progress()))[0]
             await other.register()
             await worker.sync({first: FAILED})
+            await dispatcher.engine.deciding.idle()
             second = placed(await client.sync(progress()))[0]
             records = dispatcher.engine.committer.records
             await worker.sync({first: FAILED, second: FAILED})  # the second is the other's
             await other.sync({first: FAILED, second: RUNNING})
+            await dispatcher.engine.deciding.idle()
             assert dispatcher.engine.committer.records == records
             assert placed(await client.sync(progress())) == {0: second}
 

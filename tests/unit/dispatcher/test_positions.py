@@ -13,7 +13,7 @@ from penstock.errors import RefusedError, UsageError
 from penstock.proto import control_pb2 as pb
 from penstock.proto.wire import PROTOCOL_VERSION
 
-from .builders import assigned, build, dataset, delivered, job, lanes, schedule, worker
+from .builders import acts, assigned, build, dataset, delivered, job, lanes, schedule, worker
 
 NAME = "d1d1d1d1"
 
@@ -62,7 +62,7 @@ def test_a_client_that_resumes_steps_its_job_back_once() -> None:
     state = build(dataset(NAME), job(streams=(NAME,)), finished)
     assert state.jobs["j1"].streams[0].next_epoch == 1
     request = opening("later", rewind=(0,))
-    assert open_job(state, request) == [
+    assert acts(open_job(state, request)) == [
         ev.ClientJoined("j1", "later"),
         ev.JobRewound("j1", (0,)),
     ]
@@ -117,6 +117,20 @@ def test_an_epoch_may_be_resumed_at_its_very_end() -> None:
         state.apply(event)
     assert isinstance(events[-1], ev.EpochFinished)
     assert progress.client_events(state, state.jobs["j1"], request) == []  # the reply was lost
+
+
+def test_an_epoch_whose_beginning_was_torn_off_the_journal_begins_again() -> None:
+    state = build(dataset(NAME, splits=8), [worker(1, slots=8)])
+    open_job(state, opening("later", rewind=(1,)))
+    request = syncing(1, splits=(2, 1))
+    started, resumed = progress.client_events(state, state.jobs["j1"], request)
+    state.apply(started)  # and the dispatcher died before the next record
+    schedule(state)
+    events = progress.client_events(state, state.jobs["j1"], request)
+    assert events == [ev.EpochAbandoned("j1", 0, 1), started, resumed]
+    for event in events:
+        state.apply(event)
+    assert progress.client_events(state, state.jobs["j1"], request) == []
 
 
 @pytest.mark.parametrize(

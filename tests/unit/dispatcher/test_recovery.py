@@ -17,7 +17,7 @@ from penstock.errors import NotFoundError, RefusedError
 from penstock.proto import control_pb2 as pb
 from penstock.proto.wire import PROTOCOL_VERSION
 
-from .builders import assigned, build, dataset, delivered, job, schedule, worker
+from .builders import acts, answered, assigned, build, dataset, delivered, job, schedule, worker
 
 EPOCH = ev.EpochStarted("j1", 0, 0)
 
@@ -128,7 +128,7 @@ def test_the_attempts_of_a_restarted_worker_come_back_to_it_in_one_step() -> Non
     before = dict(assigned(schedule(state)))
     mine = [split for split, on in before.items() if on == "w2"]
     events = register(state, registering(2, incarnation="inc2-again"))
-    assert [type(event) for event in events] == [ev.WorkerLost, ev.WorkerRegistered]
+    assert [type(event) for event in acts(events)] == [ev.WorkerLost, ev.WorkerRegistered]
     facts = Facts(offers={"w4": {offer(split) for split in mine}})
     assert sorted(assigned(schedule(state, facts))) == [(split, "w4") for split in sorted(mine)]
 
@@ -206,14 +206,22 @@ def test_a_process_that_was_followed_at_its_address_is_refused(newer_is_lost: bo
     assert to_snapshot(state) == before
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
 def test_a_snapshot_of_a_version_before_is_read(version: int) -> None:
     state = build(dataset(), job(), worker(1), worker(2), EPOCH, ev.WorkerLost("w1", "silent"))
     content = msgpack.unpackb(to_snapshot(state))
-    assert content["version"] == 4
+    assert content["version"] == 6
     content["version"] = version
+    content["workers"] = [row[:-1] for row in content["workers"]]
+    for row in content["jobs"]:
+        row[-1] = [epoch[:-1] for epoch in row[-1]]
     content["jobs"] = [[*row[:-5], *row[-2:]] for row in content["jobs"]]
-    if version == 3:
+    if version < 5:
+        del content["failover"]
+        content["jobs"] = [[*row[:-3], *row[-2:]] for row in content["jobs"]]
+    if version < 4:
+        content["jobs"] = [[*row[:-5], *row[-2:]] for row in content["jobs"]]
+    if version >= 3:
         assert to_snapshot(from_snapshot(msgpack.packb(content))) == to_snapshot(state)
         return
     del content["stores"], content["decisions"]
@@ -246,7 +254,7 @@ def test_a_request_of_a_replaced_client_takes_nothing_back() -> None:
             admission.open_job(state, request, 1)
         state = from_snapshot(to_snapshot(state))
     request.client = "newest"
-    assert admission.open_job(state, request, 1) == [ev.ClientJoined("j1", "newest")]
+    assert acts(admission.open_job(state, request, 1)) == [ev.ClientJoined("j1", "newest")]
 
 
 def test_a_client_hears_why_its_job_was_closed_and_a_foreign_one_that_it_never_was() -> None:
@@ -277,12 +285,15 @@ def test_an_attempt_that_makes_nothing_is_a_failed_trial_and_made_elsewhere() ->
     schedule(state)
     facts = Facts({"w1": 99.5, "w2": 99.5}, progress=standing(state, {1: 30.0}))
     (event,) = scheduler.stuck_attempts(state, facts, 100.0, 60.0)
-    assert isinstance(event, ev.AttemptFailed)
-    assert (event.attempt, event.code) == (1, STUCK)
+    assert isinstance(event, ev.FaultRaised)
+    assert (event.failure, event.attempt, event.code) == ("hang", 1, STUCK)
     for part in ("split 0", "epoch 0", "w1 (host:1)", "17 elements", "70.0 s", "60 s"):
         assert part in event.detail
     assert "--progress-timeout" in event.detail
     state.apply(event)
+    assert scheduler.stuck_attempts(state, facts, 100.0, 60.0) == []  # once is enough
+    assert schedule(state) == []  # nobody gets it before that is decided
+    answered(state)
     (again,) = schedule(state)
     assert (again.split, again.worker, again.trial) == (0, "w2", 2)
 
@@ -306,9 +317,13 @@ def test_a_split_that_is_always_stuck_fails_the_job_by_name() -> None:
     state = build(dataset(splits=2), job(lanes=2, attempts_max=1), worker(1), EPOCH)
     schedule(state)
     facts = Facts({"w1": 100.0}, progress=standing(state, {1: 0.0, 2: 0.0}))
-    failed, job_failed = scheduler.stuck_attempts(state, facts, 100.0, 60.0)
+    for event in scheduler.stuck_attempts(state, facts, 100.0, 60.0):
+        state.apply(event)
+    failed, decided, job_failed, *late = answered(state)
     assert isinstance(failed, ev.AttemptFailed)
+    assert isinstance(decided, ev.FailoverDecided)
     assert isinstance(job_failed, ev.JobFailed)
+    assert [type(event) for event in late] == [ev.FailoverDecided]  # the other one's
     for part in ("split 0", "1 attempt;", "worker w1 (host:1)", STUCK, "--progress-timeout"):
         assert part in job_failed.reason
 

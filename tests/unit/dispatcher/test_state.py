@@ -8,8 +8,9 @@ from penstock.dispatcher import events as ev
 from penstock.dispatcher.records import LostWorker
 from penstock.dispatcher.snapshot import digest, from_snapshot, to_snapshot
 from penstock.dispatcher.splitset import SplitSet
-from penstock.dispatcher.state import LOST_MAX, InvalidEventError, State
+from penstock.dispatcher.state import InvalidEventError, State
 from penstock.dispatcher.validate import BrokenInvariantError, validate
+from penstock.dispatcher.workers import LOST_MAX
 from penstock.errors import JournalCorruptError
 
 from .builders import build, dataset, delivered, job, worker

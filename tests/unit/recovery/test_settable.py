@@ -52,6 +52,21 @@ def set_all(settable: dict[str, Any], **values: Any) -> None:
     apply_all(changes(settable, {name.replace("__", "."): v for name, v in values.items()}))
 
 
+def test_a_default_of_the_class_is_set_on_the_object() -> None:
+    class Config:
+        rate = 0.5
+        steps = 3
+
+        def method(self) -> None: ...
+
+    config = Config()
+    assert shown({"config": config}) == {"config.rate": "0.5", "config.steps": "3"}
+    set_all({"config": config}, config__rate=0.25)
+    assert (config.rate, Config.rate) == (0.25, 0.5)
+    with pytest.raises(UsageError, match="settable"):
+        set_all({"config": config}, config__method=1)
+
+
 def test_values_are_set_with_their_kind() -> None:
     settable = registered()
     config = settable["config"]

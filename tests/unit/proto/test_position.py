@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.client.position import TEXT_CHARS_MAX, Cursor, Position, StreamPosition
 from penstock.errors import PositionError
 from penstock.proto.hashing import Digest
+from penstock.proto.position import TEXT_CHARS_MAX, Cursor, Position, StreamPosition
 
 _U64 = st.integers(0, (1 << 64) - 1)
 _DIGESTS = st.builds(Digest, st.integers(1, 1 << 40), _U64, _U64)

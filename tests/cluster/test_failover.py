@@ -1,0 +1,114 @@
+"""A user's failover class on a real cluster: each strategy acts, and loses and repeats nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+import penstock
+from penstock import errors
+
+from .conftest import ClusterMaker
+from .waiting import wait_until, worker_of
+
+ANSWERS = "penstock.tests.cluster.failover_answers::ByName"
+COUNT = 400
+
+
+def missing_a_file(path: Path) -> tf.data.Dataset:
+    """Numbers; the one in the middle cannot be made as long as there is no file at `path`."""
+
+    def element(number: tf.Tensor) -> tf.Tensor:
+        needed = tf.equal(number, COUNT // 2)
+        text = tf.cond(needed, lambda: tf.io.read_file(str(path)), lambda: "here")
+        return number + tf.cast(tf.strings.length(text), tf.int64) - 4  # it has to be read
+
+    return tf.data.Dataset.range(COUNT).map(element)
+
+
+def read(cluster: penstock.LocalCluster, strategy: str, path: Path) -> list[int]:
+    """One epoch of a job whose failures are answered with a strategy."""
+    served = missing_a_file(path).apply(
+        penstock.distribute(cluster.address, job_name=f"{strategy} {path}", seed=3, lanes=4)
+    )
+    return [int(element) for element in served]
+
+
+def test_each_strategy_of_a_users_class_acts(make_cluster: ClusterMaker, tmp_path: Path) -> None:
+    cluster = make_cluster(
+        workers=2, standbys=1, dispatcher_arguments=(f"--failover-extension={ANSWERS}",)
+    )
+    orders = [
+        read(cluster, strategy, tmp_path / strategy)
+        for strategy in ("NORMAL_FAILOVER", "GLOBAL_FAILOVER", "NODE_FAILOVER")
+    ]
+    assert sorted(orders[0]) == list(range(COUNT))
+    assert orders[1] == orders[2] == orders[0]
+    with pytest.raises(errors.JobFailedError, match=r"ABORTION_FAILOVER was decided by .*ByName"):
+        read(cluster, "ABORTION_FAILOVER", tmp_path / "ABORTION_FAILOVER")
+    asked = (tmp_path / "ABORTION_FAILOVER.asked").read_text().splitlines()
+    assert asked == ["exception"]  # one attempt was enough
+
+    picture = wait_until(cluster.address, lambda p: len(p["failover"]["retired"]) == 1, "retired")
+    made = [decision["strategy"] for decision in picture["failover"]["decisions"]]
+    assert made == [f"{name}_FAILOVER" for name in ("NORMAL", "GLOBAL", "NODE", "ABORTION")]
+    (retired,) = picture["failover"]["retired"]
+    assert worker_of(picture, retired["worker"])["state"] == "retired"
+    assert sorted(w["state"] for w in picture["workers"]) == ["live", "live", "retired"]
+
+    # kill -9: the dead worker is retired, and what it had is made by the other one.
+    victim = next(
+        worker
+        for worker in cluster.workers
+        if worker_of(picture, worker.worker_id)["state"] == "live"
+    )
+    path = tmp_path / "killed"
+    path.write_text("here")
+    served = missing_a_file(path).apply(
+        penstock.distribute(cluster.address, job_name=f"NODE_FAILOVER {path}", seed=3, lanes=4)
+    )
+    seen = []
+    for element in served:
+        seen.append(int(element))
+        if len(seen) == 1:
+            victim.kill()
+    assert seen == orders[0]
+    wait_until(cluster.address, lambda p: len(p["failover"]["retired"]) == 2, "retired")
+
+
+def test_a_worker_that_died_of_memory_is_taken_back_with_less(
+    make_cluster: ClusterMaker, tmp_path: Path
+) -> None:
+    cluster = make_cluster(workers=0)
+    words = f"--last-words={tmp_path / 'words'}"
+    worker = cluster.add_worker(arguments=[words, "--slots=8", "--memory-limit=64MiB"])
+    worker.kill()
+    again = cluster.restart_worker(worker, environment={"PENSTOCK_LAST_EXIT": "137"})
+    picture = wait_until(
+        cluster.address, lambda p: any(w["id"] == again.worker_id for w in p["workers"]), "there"
+    )
+    entry = worker_of(picture, again.worker_id)
+    assert entry["slots"] == 4
+    assert (
+        "exit code 137): 4 slots instead of 8, 32 MiB of buffers instead of 64" in entry["limited"]
+    )
+
+
+def test_a_wrong_class_ends_the_dispatcher_at_its_start(tmp_path: Path) -> None:
+    for name, part in (("nothing_here::Class", "nothing_here"), ("json::dumps", "subclass")):
+        command = [sys.executable, "-m", "penstock", "dispatcher", "--port=0", "--journal=none"]
+        done = subprocess.run(
+            [*command, f"--failover-extension={name}"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            timeout=60,
+        )
+        assert done.returncode == 2
+        assert "--failover-extension" in done.stderr
+        assert part in done.stderr
