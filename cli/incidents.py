@@ -35,6 +35,13 @@ _Set = Annotated[
         help="Set a value that the program registered, and retry. May be repeated.",
     ),
 ]
+_Patch = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.py",
+        help="Replace the functions that the file defines, and retry. The program must allow it.",
+    ),
+]
 _TEXT_CHARS_MAX = 60
 
 
@@ -84,6 +91,7 @@ def repair(
     ] = False,
     abort: Annotated[bool, typer.Option("--abort", help="Raise the error.")] = False,
     values: _Set = None,
+    patch: _Patch = None,
     directory: _Directory = None,
 ) -> None:
     """Answers a training that waits in an incident.
@@ -91,8 +99,11 @@ def repair(
         penstock incidents
         penstock repair 381920 --set config.rate=0.001 --retry
         penstock repair 381920 --skip
+        penstock repair 381920 --patch fix.py
 
-    The training says whether it can do that; if it cannot, it waits on.
+    The training says whether it can do that; if it cannot, it waits on. A patch holds functions
+    (and classes of methods) by the names that they have in the program's main module, or in the
+    one that MODULE = "name" in its first line names. It is reverted if the step fails again.
 
     Exit codes: 0 it goes on as told, 2 bad usage, 3 nobody waits there, 7 it refused.
     """
@@ -102,13 +113,15 @@ def repair(
 
     verbs = {"retry": retry, "skip": skip, "rewind": rewind, "restart": restart, "abort": abort}
     chosen = [name for name, given in verbs.items() if given]
-    if not chosen and values:
+    if not chosen and (values or patch):
         chosen = ["retry"]
     if len(chosen) != 1:
         raise UsageError(f"say what to do, by one of {', '.join('--' + name for name in verbs)}")
     wanted = dict(_value(text) for text in values or ())
     one = find(directory or default_root(), identity)
     message = {"version": VERSION, "do": chosen[0], "set": wanted}
+    if patch is not None:
+        message["patch"] = str(patch.absolute())
     reply = request(one.directory, message)
     if not reply.get("done"):
         raise RefusedError(f"the training waits on: {reply.get('error', reply)}")

@@ -137,6 +137,7 @@ class InSituSession(Session):
         incidents: a directory in which an operator finds what waits for an answer; True for the
             default one, None if nobody is to be asked.
         settable: what an operator may set, by name: `{"config": config}`.
+        allow_patch: the operator may replace functions of the program (`penstock repair --patch`).
         arbiter: a `RankArbiter`, for a training on several ranks; None if there is one.
 
     Raises:
@@ -156,6 +157,7 @@ class InSituSession(Session):
         quarantine: str | os.PathLike[str] | None = None,
         incidents: str | os.PathLike[str] | bool | None = None,
         settable: dict[str, Any] | None = None,
+        allow_patch: bool = False,
         arbiter: Arbiter | None = None,
     ) -> None:
         super().__init__(
@@ -165,7 +167,7 @@ class InSituSession(Session):
             restore=restore,
             rewind=rewind,
             quarantine=quarantine,
-            operator=operator_for(incidents, settable),
+            operator=operator_for(incidents, settable, allow_patch),
             arbiter=arbiter,
         )
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..failpoints import failpoint
 from ..proto import control_pb2
 from ..recovery.arbitration import GRAVITY, Proposal, Ruling, gravest
 from ..recovery.policy import Action
@@ -182,9 +183,11 @@ async def rule(
         if ruled is None:
             ruled = await votes.wait(request)
         if ruled is not None:
+            failpoint("dispatcher.rule_step.before_commit")
             engine.commit([ruled])
     made = found(engine.state, request)
     await engine.durable()
+    failpoint("dispatcher.rule_step.before_reply")
     reply = control_pb2.RuleStepReply(term=engine.state.term)
     if made is not None:
         reply.action, reply.rank, reply.fingerprint = made.action.value, made.rank, made.fingerprint

@@ -72,7 +72,10 @@ def pieces_of(array: NDArray[Any]) -> tuple[NDArray[Any], list[bytes]]:
 def _hash(leaf: Any) -> int | None:
     if isinstance(leaf, _PLAIN):
         return xxhash.xxh3_64_intdigest(f"{type(leaf).__name__} {leaf!r}".encode())
-    array = as_array(leaf)
+    try:
+        array = as_array(leaf)
+    except Exception:  # a tensor that has no value, or not here
+        return None
     if array is None:
         return None
     hasher = xxhash.xxh3_64(f"{array.dtype.str}{array.shape}".encode())

@@ -144,7 +144,8 @@ class Guard:
             self.history.append(Handled(step, fault.fingerprint, decision.rule, decision.action))
         _tell(fault, decision)
         scene = Scene(fault, means, past, position, batch, self.policy, decision.reason)
-        if self._arbiter is not None:
+        # Whoever interrupts this process does not ask the others.
+        if self._arbiter is not None and isinstance(error, Exception):
             decision = self._ruled(self._arbiter, decision, error, scene)
             _tell(fault, decision)
         elif decision.action is Action.WAIT:
@@ -153,7 +154,10 @@ class Guard:
         if decision.pause_s > 0:
             self._closing.wait(decision.pause_s)
         if decision.action in (Action.ABORT, Action.RESTART) and self._operator is not None:
-            self._operator.tell(error, scene, decision.action)
+            try:
+                self._operator.tell(error, scene, decision.action)
+            except OSError:  # a full disk must not take the place of the error itself
+                _logger.exception("the report of step %d cannot be kept", step)
         return decision.action
 
     def settle(self, *, succeeded: bool) -> None:
@@ -206,7 +210,11 @@ class Guard:
 
     def _wait(self, error: BaseException, scene: Scene) -> Decision:
         assert self._operator is not None, "nobody could be asked, and it was not decided to"
-        answer = self._operator.ask(error, scene)
+        try:
+            answer = self._operator.ask(error, scene)
+        except OSError:
+            _logger.exception("no operator can be asked about step %d", scene.fault.step)
+            answer = None
         self._asked = True
         if answer is None:
             return timed_out(self.policy, scene.fault, scene.means)

@@ -99,6 +99,7 @@ def in_situ(
     quarantine: str | os.PathLike[str] | None = None,
     incidents: str | os.PathLike[str] | bool | None = None,
     settable: dict[str, Any] | None = None,
+    allow_patch: bool = False,
     pass_step: bool = False,
     skipped: Any = None,
 ) -> Any:
@@ -113,6 +114,7 @@ def in_situ(
         incidents: a directory in which an operator finds what waits for an answer; True for the
             default one, None if nobody is to be asked.
         settable: what an operator may set, by name: `{"config": config}`.
+        allow_patch: the operator may replace functions of the program (`penstock repair --patch`).
         pass_step: the function gets its `Step` as the keyword argument `step`, for `step.commit()`.
         skipped: what a call gives that is skipped.
 
@@ -131,6 +133,7 @@ def in_situ(
             quarantine=quarantine,
             incidents=incidents,
             settable=settable,
+            allow_patch=allow_patch,
             pass_step=pass_step,
             skipped=skipped,
         )
@@ -138,7 +141,7 @@ def in_situ(
         raise UsageError(f"in_situ is for an ordinary function, not {function!r:.80}")
     if (snapshot is None) != (restore is None):
         raise UsageError("snapshot and restore belong together: give both or neither")
-    operator = operator_for(incidents, settable)
+    operator = operator_for(incidents, settable, allow_patch)
     kept = None if quarantine is None else Quarantine(quarantine)
     calls = _Calls(Guard(policy, operator), snapshot, restore, kept)
     return _guarded(function, calls, pass_step, skipped)

@@ -95,6 +95,8 @@ class Session:
         self._quarantine = None if quarantine is None else Quarantine(quarantine)
         self._hashing = self._source.replays and self._guard.policy.has(Action.REFETCH)
         self._iterator: Iterator[Any] | None = None
+        #: What was handed out and is not over: a loop that was left gets its batch again.
+        self._hand: Step | None = None
         self._place = _Mark(0, 0, 0)
         self._committed: _Mark | None = None
         self._first_epoch = 0
@@ -148,6 +150,7 @@ class Session:
     def end_epoch(self) -> None:
         """The next step is the first one of the next epoch, whatever is left of this one."""
         self._source.end()
+        self._hand = None
         self._place = _Mark(self._place.epoch + 1, 0, self._place.number)
         self._iterator, self._doubt = None, ""
 
@@ -196,6 +199,7 @@ class Session:
         """See `steps.Steward`."""
         self._guard.settle(succeeded=True)
         self._trained += not step.skipped
+        self._hand = None
         place = self._place
         self._place = _Mark(place.epoch, step.taken + 1, place.number + 1)
 
@@ -266,8 +270,9 @@ class Session:
 
     def _next_step(self) -> Step | None:
         """The next batch as a step, or None at the end of the epoch."""
-        place, attempt = self._place, 0
+        attempt = 0
         while True:
+            place = self._place
             attempt += 1
             try:
                 batch = self._take(place)
@@ -276,21 +281,27 @@ class Session:
                 self._note_failed()
                 if isinstance(error, InSituError):
                     raise
-                if self._decide(error, place.number, attempt, Stage.FETCH, None) is Action.ABORT:
+                action = self._decide(error, place.number, attempt, Stage.FETCH, None)
+                if action is Action.ABORT:
                     raise
                 self._doubt = "" if self._source.replays else summary_of(error)
                 forget(error)
                 if self._source.replays:
                     self._iterator = None
+                if action is Action.REWIND:
+                    self._go_back()
         self._note_recovered()
         if batch is _END:
             return None
         step = Step(self, place.number, batch, place.epoch, place.taken)
         if self._hashing:
             step.hashes = hashes_of(batch)
+        self._hand = step
         return step
 
     def _take(self, place: _Mark) -> Any:
+        if self._hand is not None:
+            return self._hand.batch
         if self._iterator is None:
             self._iterator = self._source.open(place.epoch, place.taken)
         batch = next(self._iterator, _END)
@@ -343,7 +354,7 @@ class Session:
             self._rewind()
         except Exception as failure:
             raise InSituError(f"rewind failed: {summary_of(failure)}") from failure
-        self._place, self._iterator = self._committed, None
+        self._place, self._iterator, self._hand = self._committed, None, None
 
     def _restore_state(self, step: Step) -> None:
         if self._restore is not None:

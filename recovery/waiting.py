@@ -10,7 +10,10 @@ program waits on. `settled` writes what the answer led to beside the report.
 from __future__ import annotations
 
 import logging
+import os
+import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
@@ -18,14 +21,12 @@ from .alerts import Alert, Alerts, url_of
 from .decisions import why_not
 from .incidents import checked_root, conclude, create
 from .operator_socket import ControlSocket
+from .patching import Patch, load_patch
 from .policy import Action
 from .reports import ANSWERS, VERSION, least_report_of, report_of, text_of
 from .settable import Change, apply_all, changes, checked_settable, shown
 
 if TYPE_CHECKING:
-    import os
-    from pathlib import Path
-
     from .guard import Scene
 
 _logger = logging.getLogger("penstock.in_situ")
@@ -39,6 +40,7 @@ class IncidentOperator:
     Args:
         root: where incidents are made; True for the default place.
         settable: what may be set, by name.
+        allow_patch: the operator may replace functions of the program.
         alerts: who is told; by default the log, and the webhook of `PENSTOCK_ALERT_URL`.
 
     Raises:
@@ -50,6 +52,7 @@ class IncidentOperator:
         root: str | os.PathLike[str] | bool,
         *,
         settable: dict[str, Any] | None = None,
+        allow_patch: bool = False,
         alerts: Alerts | None = None,
     ) -> None:
         self._root = checked_root(root)
@@ -59,9 +62,24 @@ class IncidentOperator:
         self._outcome: dict[str, Any] = {}
         self._socket: ControlSocket | None = None
         self._set: tuple[int, list[Change]] = (-1, [])
+        if not isinstance(allow_patch, bool):
+            raise UsageError(f"allow_patch must be True or False, not {allow_patch!r:.80}")
+        self._allow_patch = allow_patch
+        self._patch: Patch | None = None
+        self._asking = threading.Lock()
 
     def ask(self, error: BaseException, scene: Scene) -> Action | None:
-        """Waits for an answer that can be carried out; None if there was none in time."""
+        """Waits for an answer that can be carried out; None if there was none in time.
+
+        Threads that ask wait for each other.
+
+        Raises:
+            OSError: there is no room for an incident.
+        """
+        with self._asking:
+            return self._ask(error, scene)
+
+    def _ask(self, error: BaseException, scene: Scene) -> Action | None:
         identity, directory = self._incident(error, scene)
         timeout_s = scene.policy.operator_timeout_s
         self._alert(
@@ -74,7 +92,7 @@ class IncidentOperator:
 
         def answer(request: dict[str, Any]) -> dict[str, Any]:
             try:
-                action = self._answered(request, scene)
+                action = self._answered(request, scene, directory)
             except UsageError as refusal:
                 _logger.warning("an answer to incident %s was refused: %s", identity, refusal)
                 return {"error": str(refusal)}
@@ -91,6 +109,7 @@ class IncidentOperator:
             "by": "operator" if chosen else "default",
             "waited_s": round(time.monotonic() - began_s, 3),
             "result": "",
+            "patched": list(self._patch.names) if self._patch is not None else [],
         }
         conclude(directory, self._outcome)
         return chosen[0] if chosen else None
@@ -107,7 +126,11 @@ class IncidentOperator:
         self._alerts.flush(_FLUSH_S)
 
     def settled(self, *, succeeded: bool) -> None:
-        """What the answer led to."""
+        """What the answer led to; a patch that did not help is taken back."""
+        patch, self._patch = self._patch, None
+        if patch is not None and not succeeded:
+            patch.revert()
+            _logger.warning("the patch of %s did not help: reverted", ", ".join(patch.names))
         if self._directory is not None:
             result = "the training went on" if succeeded else "the step failed again"
             conclude(self._directory, {**self._outcome, "result": result})
@@ -140,13 +163,13 @@ class IncidentOperator:
         text = f"report in {directory}/report.txt"
         self._alerts.send(Alert(summary, text, needs_operator=needs_operator))
 
-    def _answered(self, request: dict[str, Any], scene: Scene) -> Action:
-        """The action that a request asks for; what it sets is set.
+    def _answered(self, request: dict[str, Any], scene: Scene, directory: Path) -> Action:
+        """The action that a request asks for; what it sets and patches is set and patched.
 
         Raises:
             UsageError: it asks for what cannot be.
         """
-        unknown = set(request) - {"version", "do", "set"}
+        unknown = set(request) - {"version", "do", "set", "patch"}
         if unknown or request.get("version") != VERSION:
             raise UsageError(f"not a request of version {VERSION}: {sorted(request)!r:.80}")
         wanted = request.get("set") or {}
@@ -163,24 +186,54 @@ class IncidentOperator:
         if refusal:
             raise UsageError(f"no {action.value} now: {refusal}")
         todo = changes(self._settable, wanted)
-        apply_all(todo)
+        self._patch = self._patched(request.get("patch"), directory)
+        try:
+            apply_all(todo)
+        except UsageError:
+            if self._patch is not None:
+                self._patch.revert()
+                self._patch = None
+            raise
         step, before = self._set
         self._set = (scene.fault.step, [*(before if step == scene.fault.step else []), *todo])
         return action
 
+    def _patched(self, path: object, directory: Path) -> Patch | None:
+        """The patch of a file, applied; a copy of it is kept with the incident.
+
+        Raises:
+            UsageError: it cannot be applied.
+        """
+        if path is None:
+            return None
+        if not self._allow_patch:
+            raise UsageError("this program takes no patch: it would need allow_patch=True")
+        if not isinstance(path, str) or not os.path.isabs(path):
+            raise UsageError(f"patch must be an absolute path, not {path!r:.80}")
+        patch = load_patch(Path(path))
+        copy = os.open(directory / "patch.py", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(copy, "wb") as file:
+            file.write(patch.source)
+        patch.apply()
+        _logger.warning("patched by the operator: %s, from %s", ", ".join(patch.names), path)
+        return patch
+
 
 def operator_for(
-    incidents: str | os.PathLike[str] | bool | None, settable: dict[str, Any] | None
+    incidents: str | os.PathLike[str] | bool | None,
+    settable: dict[str, Any] | None,
+    allow_patch: bool = False,
 ) -> IncidentOperator | None:
     """Who is asked, if a program names a place for incidents.
 
     Raises:
-        UsageError: an argument is not accepted, or `settable` without `incidents`.
+        UsageError: an argument is not accepted, or the others are given without `incidents`.
     """
     if incidents is None or incidents is False:
-        if settable is not None:
+        if settable is not None or allow_patch:
             raise UsageError(
-                "settable is for an operator: it needs incidents=, a directory or True"
+                "settable and allow_patch are for an operator: they need incidents=, a directory"
+                " or True"
             )
         return None
-    return IncidentOperator(incidents, settable=settable)
+    return IncidentOperator(incidents, settable=settable, allow_patch=allow_patch)

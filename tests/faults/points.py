@@ -72,6 +72,8 @@ DISPATCHER = (
     Visit("dispatcher.after_probe", during="unreachable"),
     Visit("dispatcher.commit_position.before_commit"),
     Visit("dispatcher.commit_position.before_reply"),
+    Visit("dispatcher.rule_step.before_commit"),
+    Visit("dispatcher.rule_step.before_reply"),
     Visit("dispatcher.close_client.before_commit"),
     Visit("dispatcher.close_client.before_reply"),
 )

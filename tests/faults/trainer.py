@@ -20,6 +20,7 @@ from penstock.client.options import checked_options
 from penstock.client.positions import Counting, Positions, Rate
 from penstock.client.runs import runs_of
 from penstock.client.session import Session
+from penstock.proto.control_pb2 import RuleStepRequest
 from penstock.proto.spec import ComponentSpec
 
 _TAKE_BYTES = 512
@@ -58,12 +59,24 @@ def elements(
                 if not taken_once:
                     taken_once = True
                     session.commit(positions.at(1, None, 1))
+                    rule(session)
                 for arrays in runs_of(taken.pieces):
                     yield from (value.decode() for value in arrays[0])
         finally:
             epoch.close()
     finally:
         session.close()
+
+
+def rule(session: Session) -> None:
+    """Asks the dispatcher about a failed step, as the only rank of a training."""
+    control, job = session.start_control()
+    request = RuleStepRequest(
+        group=job.client, ranks=1, action="skip", fingerprint="f", hold_ms=1000, vote_ms=1000
+    )
+    assert control.rule_step(request).action == "skip"
+    request.action = "retry"
+    assert control.rule_step(request).action == "skip", "what was ruled stands"
 
 
 def main(service: str, stream: Path, seed: int, out: Path, ledger: Path) -> None:

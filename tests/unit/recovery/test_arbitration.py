@@ -142,6 +142,21 @@ def test_one_rank_asks_the_operator_and_the_others_do_as_it_is_told(tmp_path: Pa
     assert len(load_all(tmp_path)) == 2, "nobody else asks"
 
 
+def test_an_interrupt_asks_nobody() -> None:
+    board = Board(2)
+    session = Session(range(3), RecoveryPolicy(), arbiter=board.seat(0))
+    step = next(session.steps())
+    attempt = next(step.attempts())
+
+    def interrupt() -> None:
+        with attempt:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+    assert board.rulings == {}
+
+
 def test_a_rank_that_cannot_do_what_was_ruled_says_so() -> None:
     board = Board(1)
     board.rulings[3, 0] = Ruling(Action.REWIND, 7, "f")

@@ -16,44 +16,7 @@ from penstock.recovery.policy import Action, RecoveryPolicy, RecoveryRule
 from penstock.recovery.quarantine import load_arrays
 from penstock.recovery.session import Session
 
-RETRY = RecoveryPolicy((RecoveryRule(Exception, Action.RETRY, attempts=3),))
-SKIP = RecoveryPolicy((RecoveryRule(ValueError, Action.SKIP),))
-REFETCH = RecoveryPolicy((RecoveryRule(ValueError, Action.REFETCH),))
-REWIND = RecoveryPolicy((RecoveryRule(ValueError, Action.REWIND),))
-
-
-class Failing:
-    """Raises `error` at the given calls, counted from 0."""
-
-    def __init__(self, *calls: int, error: type[BaseException] = ValueError) -> None:
-        self._calls, self._error, self.count = set(calls), error, 0
-
-    def __call__(self) -> None:
-        self.count += 1
-        if self.count - 1 in self._calls:
-            raise self._error("as it was told to")
-
-
-class Loader:
-    """Batches 0 to 5 in a fresh iterator each time; `broken` raises before some of them."""
-
-    def __init__(self, broken: Failing) -> None:
-        self._broken = broken
-
-    def __iter__(self) -> Iterator[int]:
-        for number in range(6):
-            self._broken()
-            yield number
-
-
-def train(session: Session, fails: Failing, epochs: int = 1) -> list[Any]:
-    trained = []
-    for step in session.steps(epochs):
-        for attempt in step.attempts():
-            with attempt:
-                fails()
-                trained.append(step.batch)
-    return trained
+from .loops import REFETCH, RETRY, REWIND, SKIP, Failing, train
 
 
 def test_a_failing_step_runs_again_on_the_very_same_batch() -> None:
@@ -79,65 +42,6 @@ def test_an_error_is_raised_as_it_is_when_the_rules_are_used_up() -> None:
 def test_what_ends_a_process_is_not_retried(error: type[BaseException]) -> None:
     with pytest.raises(error):
         train(Session(range(5)), Failing(1, error=error))
-
-
-@pytest.mark.parametrize("call", range(6))
-def test_a_fault_of_the_iterator_loses_and_repeats_nothing(call: int) -> None:
-    session = Session(Loader(Failing(call)), RETRY)
-    assert train(session, Failing()) == list(range(6))
-    assert session.report().actions == {"retry": 1}
-
-
-def test_a_sequence_is_not_passed_over_from_its_beginning() -> None:
-    asked: list[int] = []
-
-    class Rows(list[int]):
-        def __getitem__(self, index: Any) -> Any:
-            asked.append(index)
-            if len(asked) == 4:
-                raise OSError("not now")
-            return super().__getitem__(index)
-
-    rows = Rows(range(6))
-    policy = RecoveryPolicy((RecoveryRule(OSError, Action.RETRY),))
-    assert train(Session(rows, policy), Failing()) == list(range(6))
-    assert asked == [0, 1, 2, 3, 3, 4, 5]
-
-
-def test_the_end_of_a_generator_that_failed_is_not_believed() -> None:
-    session = Session(iter(Loader(Failing(3))), RETRY)
-    with pytest.raises(InSituError, match=r"ended right after it had failed \(ValueError: as it"):
-        train(session, Failing())
-
-
-def test_an_iterator_that_goes_on_after_a_fault_is_believed() -> None:
-    class Numbers(Iterator[int]):
-        def __init__(self) -> None:
-            self.fails, self.next = Failing(3), 0
-
-        def __next__(self) -> int:
-            self.fails()
-            if self.next == 5:
-                raise StopIteration
-            self.next += 1
-            return self.next - 1
-
-    assert train(Session(Numbers(), RETRY), Failing()) == list(range(5))
-
-
-def test_data_that_shrinks_when_opened_again_is_found_out() -> None:
-    class Shrinking:
-        rows, fails = 6, Failing(5)
-
-        def __iter__(self) -> Iterator[int]:
-            for number in range(self.rows):
-                self.fails()
-                self.rows = 3
-                yield number
-
-    # The first visit goes on to 6, because its range() was made before `rows` shrank.
-    with pytest.raises(InSituError, match="at least 5 batches in epoch 0, and opened again it has"):
-        train(Session(Shrinking(), RETRY), Failing())
 
 
 def test_a_skipped_batch_is_kept_and_counted(tmp_path: Path) -> None:
@@ -302,18 +206,6 @@ def test_frames_are_let_go_before_the_retry() -> None:
     assert len(alive) == 2
 
 
-def test_a_loop_that_is_left_goes_on_where_it_was() -> None:
-    session = Session(range(6))
-    seen = []
-    for step in session.steps():
-        for attempt in step.attempts():
-            with attempt:
-                seen.append(step.batch)
-        if step.batch == 2:
-            break
-    assert seen + train(session, Failing()) == list(range(6))
-
-
 def test_a_loop_without_attempts_is_refused() -> None:
     with pytest.raises(UsageError, match="step 0 was not attempted"):
         list(Session(range(3)).steps())
@@ -343,43 +235,3 @@ def test_a_failing_restore_is_named() -> None:
 def test_a_wrong_argument_is_named(arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(UsageError, match=named):
         Session(**{"batches": [1], **arguments})
-
-
-class Stateful:
-    """Goes on where its state says; what it has in its hands when it fails is lost."""
-
-    def __init__(self, broken: Failing) -> None:
-        self.next, self._broken = 0, broken
-
-    def __iter__(self) -> Iterator[int]:
-        while self.next % 6 < 5 or self.next == 0:
-            self.next += 1
-            self._broken()
-            yield self.next - 1
-        self.next = 0
-
-    def state_dict(self) -> dict[str, int]:
-        return {"next": self.next}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.next = state["next"]
-
-
-def test_an_object_with_a_state_goes_on_where_that_says() -> None:
-    policy = RecoveryPolicy(
-        (RecoveryRule(OSError, Action.RETRY), RecoveryRule(ValueError, Action.REFETCH))
-    )
-    session = Session(Stateful(Failing(0, 3, error=OSError)), policy)
-    assert train(session, Failing(1, 4), epochs=2) == [*range(5), *range(5)]
-    assert session.report().actions == {"retry": 2, "refetch": 2}
-    weights = [0]
-    rewound = Session(Stateful(Failing()), REWIND, rewind=lambda: weights.__setitem__(0, 3))
-    fails = Failing(4)
-    for step in rewound.steps():
-        for attempt in step.attempts():
-            with attempt:
-                fails()
-                weights[0] += step.batch
-        if step.number == 2:
-            rewound.commit()
-    assert weights == [10]

@@ -99,6 +99,63 @@ def test_a_value_is_set_and_the_very_same_step_goes_on(tmp_path: Path) -> None:
     ]
 
 
+def compute(batch: int) -> int:
+    raise ZeroDivisionError(f"batch {batch}")
+
+
+def test_a_function_is_patched_and_reverted_if_that_does_not_help(tmp_path: Path) -> None:
+    operator = IncidentOperator(tmp_path / "incidents", allow_patch=True)
+    session = Session([1], WAIT, operator=operator)
+    trained = []
+
+    def loop() -> None:
+        for step in session.steps():
+            for attempt in step.attempts():
+                with attempt:
+                    trained.append(compute(step.batch))
+
+    old, root, path = compute.__code__, tmp_path / "incidents", tmp_path / "fix.py"
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(loop)
+        try:
+            identity = wait_for_incident(root)
+            path.write_text(f'MODULE = "{__name__}"\ndef compute(batch): return missing(batch)\n')
+            path.chmod(0o600)
+            other = tmp_path / "other.py"
+            other.write_text(f'MODULE = "{__name__}"\ndef other(): pass\n')
+            other.chmod(0o600)
+            with pytest.raises(PenstockError, match="no function other"):
+                command(root, "repair", identity, "--patch", str(other))
+            command(root, "repair", identity, "--patch", str(path))
+            second = wait_for_incident(root, 2)
+            assert compute.__code__ is old, "it did not help"
+            path.write_text(f'MODULE = "{__name__}"\ndef compute(batch): return batch + 41\n')
+            command(root, "repair", second, "--patch", str(path))
+            ended.result(20)
+            assert trained == [42]
+            assert compute(1) == 42, "what helps stays"
+        finally:
+            session.close()
+            compute.__code__ = old
+    one, two = load_all(root)
+    assert one.outcome is not None
+    assert (one.outcome["patched"], one.outcome["result"]) == (["compute"], "the step failed again")
+    assert "missing" in two.report["error"]
+    assert "missing" in (one.directory / "patch.py").read_text()
+    assert stat.S_IMODE((one.directory / "patch.py").stat().st_mode) == 0o600
+
+
+def test_a_program_that_does_not_allow_it_takes_no_patch(tmp_path: Path) -> None:
+    _, trained = training(tmp_path, too_large)
+    identity = wait_for_incident(tmp_path)
+    with pytest.raises(PenstockError, match="takes no patch: it would need allow_patch=True"):
+        command(tmp_path, "repair", identity, "--patch", __file__)
+    command(tmp_path, "repair", identity, "--skip")
+    assert trained.result(20) == [0, 1, 3, 4]
+    with pytest.raises(UsageError, match="allow_patch must be"):
+        IncidentOperator(tmp_path, allow_patch=1)  # type: ignore[arg-type]
+
+
 def test_a_refused_answer_leaves_it_waiting(tmp_path: Path) -> None:
     _, trained = training(tmp_path, too_large, quarantine=tmp_path / "quarantine")
     identity = wait_for_incident(tmp_path)
@@ -187,6 +244,21 @@ def test_a_training_that_ends_without_being_asked_leaves_a_report(tmp_path: Path
     assert one.report["error"] == "ValueError: no room for 64"
     assert not one.waiting
     assert stat.S_IMODE(one.directory.stat().st_mode) == 0o700
+
+
+def test_a_full_disk_does_not_take_the_place_of_the_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("penstock.recovery.waiting.create", full)
+    policy = RecoveryPolicy(WAIT.rules, operator_default=Action.SKIP)
+    _, trained = training(tmp_path, too_large, policy)
+    assert trained.result(20) == [0, 1, 3, 4]
+    _, trained = training(tmp_path, too_large)
+    with pytest.raises(ValueError, match="no room for 64"):
+        trained.result(20)
 
 
 def test_the_root_belongs_to_the_user_alone(tmp_path: Path) -> None:
