@@ -117,7 +117,7 @@ def checked_options(
         cache=None if cache is None else str(cache),
         cache_dir=_directory("cache_dir", cache_dir),
         timing=timing or Timing(),
-        consumer=_consumer(consumer, job_name),
+        consumer=checked_consumer(consumer, job_name),
     )
 
 
@@ -132,7 +132,12 @@ def checked_flag(name: str, value: object) -> bool:
     return value
 
 
-def _consumer(value: object, job_name: str | None) -> Consumer | None:
+def checked_consumer(value: object, job_name: str | None) -> Consumer | None:
+    """(rank, world), and the group's generation if it is known.
+
+    Raises:
+        UsageError: it is none of these, or names a rank that there is not.
+    """
     if value is None:
         return None
     numbers = [
@@ -140,7 +145,7 @@ def _consumer(value: object, job_name: str | None) -> Consumer | None:
         for number in (value if isinstance(value, (tuple, list)) else ())
         if hasattr(number, "__index__") and not isinstance(number, bool)
     ]
-    if len(numbers) != 2 or not 0 <= numbers[0] < numbers[1] < 1 << 16:
+    if len(numbers) not in (2, 3) or min(numbers) < 0 or not 0 <= numbers[0] < numbers[1] < 1 << 16:
         raise UsageError(
             "consumer must be (rank, world), two whole numbers with 0 <= rank < world, or None,"
             f" not {value!r:.80}"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from ..proto.hashing import Digest
+    from ..proto.position import Consumer
     from ..timing import Timing
     from .epoch import EpochReader
     from .opened import OpenedJob
@@ -243,13 +244,14 @@ class Reader:
         self._session.commit(at)
         return at
 
-    def restore(self, position: Position | str) -> None:
+    def restore(self, position: Position | str, *, consumer: tuple[int, ...] | None = None) -> None:
         """Goes on at a position: the next iteration is the rest of its epoch.
 
         What is open is given up. Counts begin anew: see `position`.
 
         Args:
             position: what `position` or `commit` gave, its text, or "committed".
+            consumer: another one than until now: see `penstock.elastic`.
 
         Raises:
             PositionError: it is damaged, or not one of this pipeline, seed and settings.
@@ -266,7 +268,7 @@ class Reader:
                 "the client's part of the pipeline draws at random, and a dataset of it was made:"
                 " make another reader, with restore="
             )
-        options, self._options = self._options, completed(self._options, at)
+        options, self._options = self._options, completed(self._options, at, consumer)
         try:
             opened = self._open(at)
         except UsageError:
@@ -340,6 +342,16 @@ class Reader:
         finally:
             if reader is not None:
                 reader.close()
+
+    @property
+    def consumer(self) -> Consumer | None:
+        """Which of several consumers this is to be; `job` says which it is."""
+        return self._options.consumer
+
+    @property
+    def session(self) -> Session:
+        """The reader's own client, for `penstock.elastic`; `restore` makes another one."""
+        return self._session
 
     @property
     def job(self) -> OpenedJob:

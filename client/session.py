@@ -22,8 +22,7 @@ from .control import Control, parse_service
 from .engine import Engine
 from .epoch import EpochReader, StreamInfo
 from .ledger import Ledger, Life
-from .opened import OpenedJob
-from .options import DEFAULT_LANES, default_block
+from .opened import OpenedJob, open_request, opened_job
 from .positions import Counting, check_options, check_streams
 from .starts import Start
 
@@ -134,6 +133,26 @@ class Session:
             )
         )
         engine.committing(text, done=True)
+
+    def join(self, member: str) -> control_pb2.JoinGroupReply:
+        """Asks for a seat in the job's group anew, as the consumer that this one is."""
+        _, job = self.start_control()
+        assert self._addresses is not None
+        # Of its own: the job is closed when the group is formed, and with it what belongs to it.
+        control = Control(self._addresses, self._options.timing)
+        try:
+            return control.join(
+                control_pb2.JoinGroupRequest(
+                    group=self._options.job_name or "", member=member, job=job.job
+                )
+            )
+        finally:
+            control.close()
+
+    def leave(self) -> None:
+        """Closes, and leaves this consumer's lanes to the others."""
+        self.start().leaving = True
+        self.close()
 
     def start_control(self) -> tuple[Control, OpenedJob]:
         """The dispatcher, and the job, which is opened if it is not open."""
@@ -252,83 +271,6 @@ class Session:
             check_streams(self.origin, streams)
         origin = None if self.origin is None else self.origin.streams
         return Start(origin, job.consumer, group)
-
-
-def open_request(
-    options: JobOptions,
-    streams: Sequence[StreamInfo],
-    client: str,
-    origin: Position | None,
-    *,
-    committed: bool,
-) -> control_pb2.OpenJobRequest:
-    """What a client asks the dispatcher for.
-
-    Args:
-        options: how the job is consumed.
-        streams: what is read.
-        client: the client's incarnation.
-        origin: where it goes on, if it knows that.
-        committed: it goes on where the job was committed last.
-    """
-    lanes = options.lanes or (1 if options.ordered else DEFAULT_LANES)
-    block = options.block or min(
-        default_block(
-            stream.components,
-            mixed=lanes == 1 or stream.permuted,
-            blended=stream.blended,
-        )
-        for stream in streams
-    )
-    request = control_pb2.OpenJobRequest(
-        job_name=options.job_name or "",
-        client=client,
-        streams=[stream.fingerprint for stream in streams],
-        seed=options.seed if origin is None else origin.seed,
-        lanes=lanes if origin is None else origin.lanes,
-        block=block if origin is None else origin.block,
-        ordered=options.ordered,
-        attempts_max=options.attempts_max,
-        cache=options.cache or ("on" if any(s.cache_key for s in streams) else "off"),
-        rewind=[stream.epoch for stream in origin.streams] if origin is not None else [],
-    )
-    consumer = options.consumer
-    if consumer is not None:
-        of = None if origin is None or committed else origin.consumer
-        request.consumer.CopyFrom(
-            control_pb2.Consumer(
-                rank=consumer.rank,
-                world=consumer.world,
-                restore=committed,
-                generation=0 if of is None else of.generation,
-            )
-        )
-    return request
-
-
-def opened_job(
-    reply: control_pb2.OpenJobReply,
-    options: JobOptions,
-    client: str,
-    streams: tuple[StreamInfo, ...],
-) -> OpenedJob:
-    """The job that the dispatcher has opened."""
-    consumer = options.consumer
-    if consumer is not None:
-        consumer = dataclasses.replace(consumer, generation=reply.generation)
-    return OpenedJob(
-        job=reply.job,
-        client=client,
-        term=reply.term,
-        seed=reply.seed,
-        lanes=reply.lanes,
-        block=reply.block,
-        ordered=options.ordered,
-        deterministic=options.deterministic,
-        next_epoch=tuple(reply.next_epoch),
-        streams=streams,
-        consumer=consumer,
-    )
 
 
 def _ledger(options: JobOptions, job: OpenedJob, life: Life) -> Ledger | None:

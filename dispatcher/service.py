@@ -22,6 +22,7 @@ from . import admission, caching, consumers, positions, progress
 from .arrivals import Arrivals
 from .datasets import GRAPH_BYTES_MAX
 from .events import ClientLeft, JobClosed
+from .gathering import CLOSED, LEFT, Gathering
 from .refusals import ask_again, refuse, supersede
 from .status import picture
 from .views import Placements, gap_s, worker_view
@@ -53,6 +54,9 @@ def _answering(method: Method[Reply]) -> Method[Reply]:
         except PenstockError as error:
             await self.engine.durable()
             await refuse(context, error)
+        except asyncio.CancelledError:
+            self.broke_off(request)
+            raise
         except grpc.aio.AbortError:
             raise
         except Exception:
@@ -79,7 +83,13 @@ class ControlService(control_pb2_grpc.ControlServicer):
         # The newest request of each client, by (job, client), where clients number them.
         self._sequences: dict[str, tuple[str, int]] = {}
         self._arrivals = Arrivals()
+        self._groups = Gathering(engine, self._arrivals)
         self._placements = Placements()
+
+    def broke_off(self, request: Any) -> None:
+        """The peer of a call has ended it, or itself."""
+        if isinstance(request, control_pb2.SyncClientRequest):
+            self._arrivals.broke_off(request.job, time.monotonic())
 
     # Datasets.
 
@@ -178,7 +188,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         if not self._arrivals.is_known(state.term, request):
             await ask_again(context)
         asked = request
-        request = self._as_job(asked)
+        request = self._groups.as_job(asked)
         self._arrivals.check(admission.find_job(state, request), request)
         failpoint("dispatcher.open_job.before_commit")
         engine.commit(admission.open_job(state, request, secrets.randbits(63)))
@@ -203,21 +213,6 @@ class ControlService(control_pb2_grpc.ControlServicer):
             group_position=group.position if group is not None else "",
             position=job.position if group is not None else "",
         )
-
-    def _as_job(self, request: control_pb2.OpenJobRequest) -> control_pb2.OpenJobRequest:
-        """The request for a job; that of a consumer for its own, in a group that fits it."""
-        engine, state = self.engine, self.engine.state
-        if not request.HasField("consumer"):
-            consumers.check_plain(state, request)
-            return request
-        self._arrivals.check_resize(state.groups.get(request.job_name), request)
-        engine.commit(consumers.group_events(state, request, secrets.randbits(63)))
-        self._arrivals.resized(state.groups[request.job_name], request.arrival)
-        as_job = consumers.as_job(state, request)
-        job = admission.find_job(state, as_job)
-        broken_s = self._arrivals.broken_s(job, time.monotonic())
-        consumers.check_seat(job, request.client, broken_s, engine.timing)
-        return as_job
 
     @_answering
     async def SyncClient(
@@ -244,17 +239,14 @@ class ControlService(control_pb2_grpc.ControlServicer):
         await engine.settled()
         if request.term == engine.state.term:
             hold_s = min(request.hold_ms / 1000, _HOLD * engine.timing.client_timeout_s)
-            try:
-                await engine.news.hold(job.job, request.seen_version, hold_s)
-            except asyncio.CancelledError:
-                self._arrivals.broke_off(job.job, time.monotonic())
-                raise
+            await engine.news.hold(job.job, request.seen_version, hold_s)
         await engine.news.pace(job.job, gap_s(job))
         await engine.settled()
         job = admission.owned_job(engine.state, request.job, request.client, engine.endings)
         version = engine.news.version(job.job)
         notices = engine.notices.of(job.job)
         reply = self._placements.client_view(engine.state, job, version, notices)
+        self._groups.tell(job, reply)
         await engine.durable()
         failpoint("dispatcher.sync_client.before_reply")
         return reply
@@ -298,6 +290,13 @@ class ControlService(control_pb2_grpc.ControlServicer):
         )
 
     @_answering
+    async def JoinGroup(
+        self, request: control_pb2.JoinGroupRequest, context: Any
+    ) -> control_pb2.JoinGroupReply:
+        """Seats a process in a group, once all who are there have asked for a seat."""
+        return self._groups.join(request)
+
+    @_answering
     async def CloseClient(
         self, request: control_pb2.CloseClientRequest, context: Any
     ) -> control_pb2.CloseClientReply:
@@ -305,7 +304,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         engine = self.engine
         job = engine.state.jobs.get(request.job)
         if job is not None and job.client == request.client and job.attached:
-            reason = "its client closed it"
+            reason = LEFT if request.leaving else CLOSED
             left = ClientLeft(job.job, reason) if job.name else JobClosed(job.job, reason)
             failpoint("dispatcher.close_client.before_commit")
             engine.commit([left])
