@@ -1,0 +1,91 @@
+"""One worker of a `MultiWorkerMirroredStrategy` training that takes a part of a job's elements.
+
+`python -m tests.cluster.mirrored_trainer ADDRESS JOB RANK PORTS WEIGHTS` reads commands from
+standard input and answers each with one JSON line: `steps N` trains N steps together with the
+others, or fewer if no worker has elements left, and answers with the elements that this one trained
+on; `save` has the first worker write the weight down, and then every worker commit; `weight` tells
+it.
+
+The model has one weight, and the gradient of its loss is the sum of a batch: so the weight is the
+sum of all that was ever trained on, by whichever worker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+BATCH = 8
+COUNT = 500
+
+
+def main(address: str, job: str, rank: int, ports: list[str], weights: Path) -> None:
+    """Trains as it is told."""
+    workers = [f"127.0.0.1:{port}" for port in ports]
+    os.environ["TF_CONFIG"] = json.dumps(
+        {"cluster": {"worker": workers}, "task": {"type": "worker", "index": rank}}
+    )
+    import tensorflow as tf
+
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+
+    from penstock.client.reader import Reader
+
+    from .consumer import TIMING
+
+    def summed(value: float) -> tf.Variable:
+        aggregation = tf.VariableAggregation.SUM
+        return tf.Variable(value, dtype=tf.float64, aggregation=aggregation)
+
+    with strategy.scope():
+        weight = summed(float(weights.read_text()) if weights.exists() else 0.0)
+        with_elements = summed(0.0)
+
+    @tf.function
+    def step(batch: tf.Tensor, has_some: tf.Tensor) -> None:
+        def train(batch: tf.Tensor, has_some: tf.Tensor) -> None:
+            with tf.GradientTape() as tape:
+                loss = weight * tf.reduce_sum(batch)
+            weight.assign_add(tape.gradient(loss, weight))
+            with_elements.assign(has_some)
+
+        strategy.run(train, args=(batch, has_some))
+
+    with Reader(
+        tf.data.Dataset.range(COUNT).shuffle(30).batch(BATCH),
+        address,
+        job_name=job,
+        seed=5,
+        consumer=(rank, len(ports)),
+        restore="committed",
+        timing=TIMING,
+    ) as reader:
+        taken = 0
+        batches: Iterator[Any] = iter(reader)
+        for line in sys.stdin:
+            command, _, number = line.strip().partition(" ")
+            answer: Any = []
+            for _ in range(int(number or 0)):
+                batch = next(batches, None)
+                taken += batch is not None
+                elements = [] if batch is None else [int(element) for element in batch]
+                answer += elements
+                values = tf.constant(elements + [0] * (BATCH - len(elements)), tf.float64)
+                step(values, tf.constant(float(batch is not None), tf.float64))
+                if not float(with_elements.numpy()):
+                    break
+            if command == "save":
+                if rank == 0:
+                    weights.write_text(repr(float(weight.numpy())))
+                reader.commit(taken)
+            elif command == "weight":
+                answer = float(weight.numpy())
+            print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4].split(","), Path(sys.argv[5]))
