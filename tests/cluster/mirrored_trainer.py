@@ -23,47 +23,50 @@ BATCH = 8
 COUNT = 500
 
 
+class Model:
+    """The weight, and a step of all workers together.
+
+    Args:
+        weight: what it was.
+    """
+
+    def __init__(self, weight: float) -> None:
+        import tensorflow as tf
+
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        more: dict[str, Any] = {
+            "dtype": tf.float64,
+            "aggregation": tf.VariableAggregation.SUM,
+        }
+        with strategy.scope():
+            self.weight = tf.Variable(weight, **more)
+            self._with_elements = tf.Variable(0.0, **more)
+
+        def train(batch: tf.Tensor, has_some: tf.Tensor) -> None:
+            with tf.GradientTape() as tape:
+                loss = self.weight * tf.reduce_sum(batch)
+            self.weight.assign_add(tape.gradient(loss, self.weight))
+            self._with_elements.assign(has_some)
+
+        self._step = tf.function(lambda *arguments: strategy.run(train, args=arguments))
+
+    def step(self, elements: list[int]) -> bool:
+        """Trains on what this worker has; whether any worker had something."""
+        import tensorflow as tf
+
+        values = tf.constant(elements + [0] * (BATCH - len(elements)), tf.float64)
+        self._step(values, tf.constant(float(bool(elements)), tf.float64))
+        return float(self._with_elements.numpy()) > 0
+
+
 def main(address: str, job: str, rank: int, ports: list[str], weights: Path) -> None:
     """Trains as it is told."""
     workers = [f"127.0.0.1:{port}" for port in ports]
     os.environ["TF_CONFIG"] = json.dumps(
         {"cluster": {"worker": workers}, "task": {"type": "worker", "index": rank}}
     )
-    import tensorflow as tf
-
-    strategy = tf.distribute.MultiWorkerMirroredStrategy()
-
-    from penstock.client.reader import Reader
-
-    from .consumer import TIMING
-
-    def summed(value: float) -> tf.Variable:
-        aggregation = tf.VariableAggregation.SUM
-        return tf.Variable(value, dtype=tf.float64, aggregation=aggregation)
-
-    with strategy.scope():
-        weight = summed(float(weights.read_text()) if weights.exists() else 0.0)
-        with_elements = summed(0.0)
-
-    @tf.function
-    def step(batch: tf.Tensor, has_some: tf.Tensor) -> None:
-        def train(batch: tf.Tensor, has_some: tf.Tensor) -> None:
-            with tf.GradientTape() as tape:
-                loss = weight * tf.reduce_sum(batch)
-            weight.assign_add(tape.gradient(loss, weight))
-            with_elements.assign(has_some)
-
-        strategy.run(train, args=(batch, has_some))
-
-    with Reader(
-        tf.data.Dataset.range(COUNT).shuffle(30).batch(BATCH),
-        address,
-        job_name=job,
-        seed=5,
-        consumer=(rank, len(ports)),
-        restore="committed",
-        timing=TIMING,
-    ) as reader:
+    model = Model(float(weights.read_text()) if weights.exists() else 0.0)
+    with reading(address, job, rank, len(ports)) as reader:
         taken = 0
         batches: Iterator[Any] = iter(reader)
         for line in sys.stdin:
@@ -74,17 +77,34 @@ def main(address: str, job: str, rank: int, ports: list[str], weights: Path) -> 
                 taken += batch is not None
                 elements = [] if batch is None else [int(element) for element in batch]
                 answer += elements
-                values = tf.constant(elements + [0] * (BATCH - len(elements)), tf.float64)
-                step(values, tf.constant(float(batch is not None), tf.float64))
-                if not float(with_elements.numpy()):
+                if not model.step(elements):
                     break
             if command == "save":
                 if rank == 0:
-                    weights.write_text(repr(float(weight.numpy())))
+                    weights.write_text(repr(float(model.weight.numpy())))
                 reader.commit(taken)
             elif command == "weight":
-                answer = float(weight.numpy())
+                answer = float(model.weight.numpy())
             print(json.dumps(answer), flush=True)
+
+
+def reading(address: str, job: str, rank: int, world: int) -> Any:
+    """The elements of one worker, in batches."""
+    import tensorflow as tf
+
+    from penstock.client.reader import Reader
+
+    from .consumer import TIMING
+
+    return Reader(
+        tf.data.Dataset.range(COUNT).shuffle(30).batch(BATCH),
+        address,
+        job_name=job,
+        seed=5,
+        consumer=(rank, world),
+        restore="committed",
+        timing=TIMING,
+    )
 
 
 if __name__ == "__main__":

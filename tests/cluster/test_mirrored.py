@@ -1,4 +1,4 @@
-"""A real MultiWorkerMirroredStrategy training, scaled 2 -> 1 -> 2 by killing and adding a process."""
+"""A real MultiWorkerMirroredStrategy training, scaled 2 -> 1 -> 2 by killing and adding."""
 
 from __future__ import annotations
 
