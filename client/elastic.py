@@ -220,5 +220,57 @@ def member(
         )
 
 
+@contextmanager
+def shared(
+    dataset: Any,
+    service: object,
+    *,
+    job_name: str,
+    before_resize: Callable[[Member], object] | None = None,
+    after_resize: Callable[[Member], object] | None = None,
+    timing: Timing | None = None,
+    **options: Any,
+) -> Iterator[Member]:
+    """Reads a job together with whoever else does: no ranks, each element to one of them.
+
+    The lanes are dealt anew whenever a process comes, leaves or dies; those of one that died go to
+    the others, at what it committed. So commit now and then: `member.commit()`.
+
+    Args:
+        dataset: see `Reader`.
+        service: `host:port` of the dispatcher, several separated by commas, or a `LocalCluster`.
+        job_name: of the job, the same in all processes.
+        before_resize: see `member`.
+        after_resize: see `member`.
+        timing: intervals and deadlines.
+        options: what else `Reader` takes, the same in all processes.
+
+    Raises:
+        UsageError: an argument is not accepted.
+    """
+    taken = {"consumer", "restore"} & set(options)
+    if taken:
+        raise UsageError(f"{', '.join(sorted(taken))}: processes that share a job agree on that")
+    from .reader import Reader
+
+    seat = join(service, job_name, timing=timing)
+    reader = Reader(
+        dataset,
+        service,
+        job_name=job_name,
+        consumer=seat,
+        restore=COMMITTED,
+        timing=timing,
+        **options,
+    )
+    with member(
+        reader,
+        before_resize=before_resize,
+        after_resize=after_resize,
+        on_consumer_death=REDISTRIBUTE,
+    ) as one:
+        yield one
+
+
 def _membership(reply: control_pb2.JoinGroupReply) -> Membership:
     return Membership(reply.rank, reply.world, reply.generation)

@@ -103,7 +103,7 @@ class Reader:
         element_spec: Any = None,
         restore: Position | str | None = None,
         resumable: bool = False,
-        consumer: tuple[int, int] | None = None,
+        consumer: tuple[int, ...] | None = None,
         timing: Timing | None = None,
     ) -> None:
         options = checked_options(

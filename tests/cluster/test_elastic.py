@@ -73,7 +73,7 @@ def reading(cluster: Any, job: str, seat: tuple[int, ...], **more: Any) -> Reade
         cluster,
         job_name=job,
         seed=5,
-        consumer=seat,  # type: ignore[arg-type]
+        consumer=seat,
         restore="committed",
         timing=QUICK,
         **more,
@@ -127,6 +127,50 @@ def test_the_lanes_of_one_that_died_go_to_the_others_if_they_shall(
     assert Counter(trained) == Counter(range(COUNT))
 
 
+def test_processes_without_ranks_share_a_job(shared_cluster: LocalCluster) -> None:
+    trained: list[int] = []
+    held: list[int] = []
+
+    def before(member: Member) -> None:
+        member.commit()
+        trained.extend(held)
+        held.clear()
+
+    def other() -> None:
+        with sharing(shared_cluster) as member:
+            elements = iter(member)
+            trained.extend(int(next(elements)[0]) for _ in range(20))
+            member.commit()
+            for _ in range(7):  # not committed: they come again
+                next(elements)
+            member.reader.session.leave()  # as if it died, and was noticed at once
+
+    with sharing(shared_cluster, before) as member:
+        elements = iter(member)
+        held += [int(next(elements)[0]) for _ in range(10)]
+        late = threading.Thread(target=other)
+        late.start()
+        engine = member.reader.session.start()
+        with engine.changed:
+            assert engine.changed.wait_for(lambda: engine.joining, 60)
+        for element in elements:
+            held.append(int(element[0]))
+        before(member)
+        late.join(60)
+    assert Counter(trained) == Counter(range(COUNT))
+
+
+def sharing(cluster: LocalCluster, before: Any = None) -> Any:
+    return penstock.elastic.shared(
+        numbers(COUNT, work=20),
+        cluster,
+        job_name="shared",
+        seed=5,
+        timing=QUICK,
+        before_resize=before,
+    )
+
+
 def test_what_is_no_member_is_told_why(shared_cluster: LocalCluster) -> None:
     local = tf.data.Dataset.range(4)
     with (
@@ -137,6 +181,11 @@ def test_what_is_no_member_is_told_why(shared_cluster: LocalCluster) -> None:
     with (
         pytest.raises(UsageError, match='"wait" or "redistribute", not \'panic\''),
         penstock.elastic.member(reading(shared_cluster, "x", (0, 1)), on_consumer_death="panic"),
+    ):
+        pass
+    with (
+        pytest.raises(UsageError, match="consumer: processes that share a job agree on that"),
+        penstock.elastic.shared(local, shared_cluster, job_name="x", consumer=(0, 1)),
     ):
         pass
     with pytest.raises(UsageError, match="at_least must be"):
