@@ -1,6 +1,6 @@
 """One worker of a `MultiWorkerMirroredStrategy` training that takes a part of a job's elements.
 
-`python -m tests.cluster.mirrored_trainer ADDRESS JOB RANK PORTS WEIGHTS` reads commands from
+`python -m tests.cluster.mirrored_trainer ADDRESS JOB RANK PORTS WEIGHTS …` reads commands from
 standard input and answers each with one JSON line: `steps N` trains N steps together with the
 others, or fewer if no worker has elements left, and answers with the elements that this one trained
 on; `save` has the first worker write the weight down, and then every worker commit; `weight` tells
@@ -50,6 +50,11 @@ class Model:
 
         self._step = tf.function(lambda *arguments: strategy.run(train, args=arguments))
 
+    @property
+    def value(self) -> float:
+        """The weight."""
+        return float(self.weight.numpy())
+
     def step(self, elements: list[int]) -> bool:
         """Trains on what this worker has; whether any worker had something."""
         import tensorflow as tf
@@ -67,25 +72,29 @@ def main(address: str, job: str, rank: int, ports: list[str], weights: Path) -> 
     )
     model = Model(float(weights.read_text()) if weights.exists() else 0.0)
     with reading(address, job, rank, len(ports)) as reader:
-        taken = 0
-        batches: Iterator[Any] = iter(reader)
-        for line in sys.stdin:
-            command, _, number = line.strip().partition(" ")
-            answer: Any = []
-            for _ in range(int(number or 0)):
-                batch = next(batches, None)
-                taken += batch is not None
-                elements = [] if batch is None else [int(element) for element in batch]
-                answer += elements
-                if not model.step(elements):
-                    break
-            if command == "save":
-                if rank == 0:
-                    weights.write_text(repr(float(model.weight.numpy())))
-                reader.commit(taken)
-            elif command == "weight":
-                answer = float(model.weight.numpy())
-            print(json.dumps(answer), flush=True)
+        follow(model, reader, iter(reader), rank, weights)
+
+
+def follow(model: Any, reader: Any, batches: Iterator[Any], rank: int, weights: Path) -> None:
+    """Does what standard input says."""
+    taken = 0
+    for line in sys.stdin:
+        command, _, number = line.strip().partition(" ")
+        answer: Any = []
+        for _ in range(int(number or 0)):
+            batch = next(batches, None)
+            taken += batch is not None
+            elements = [] if batch is None else [int(element) for element in batch]
+            answer += elements
+            if not model.step(elements):
+                break
+        if command == "save":
+            if rank == 0:
+                weights.write_text(repr(model.value))
+            reader.commit(taken)
+        elif command == "weight":
+            answer = model.value
+        print(json.dumps(answer), flush=True)
 
 
 def reading(address: str, job: str, rank: int, world: int) -> Any:

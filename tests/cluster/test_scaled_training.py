@@ -1,4 +1,4 @@
-"""A real MultiWorkerMirroredStrategy training, scaled 2 -> 1 -> 2 by killing and adding."""
+"""Real trainings of several processes, scaled 2 -> 1 -> 2 by killing and adding a process."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
-from penstock import LocalCluster
+from penstock import LocalCluster, Reader
 
 from .consumer import Told
-from .mirrored_trainer import COUNT
+from .mirrored_trainer import BATCH, COUNT
 
 
 def free_ports(count: int) -> str:
@@ -25,9 +26,15 @@ def free_ports(count: int) -> str:
 
 
 @pytest.mark.timeout(240)
-def test_a_mirrored_training_that_is_scaled_down_and_up_accounts_for_every_element(
-    shared_cluster: LocalCluster, tmp_path: Path
+@pytest.mark.parametrize("trainer", ["mirrored_trainer", "ddp_trainer"])
+def test_a_training_that_is_scaled_down_and_up_accounts_for_every_element(
+    shared_cluster: LocalCluster, tmp_path: Path, trainer: str
 ) -> None:
+    if trainer == "ddp_trainer":
+        pytest.importorskip("torch", reason="PyTorch is not installed")
+    with Reader(tf.data.Dataset.range(COUNT).shuffle(30).batch(BATCH), shared_cluster) as reader:
+        assert reader.job.lanes == 16
+        fingerprint = reader.plan.streams[0].fingerprint
     trained: Counter[int] = Counter()
     weights = tmp_path / "weights"
     with ExitStack() as processes:
@@ -36,8 +43,8 @@ def test_a_mirrored_training_that_is_scaled_down_and_up_accounts_for_every_eleme
             ports = free_ports(count)
             out = []
             for rank in range(count):
-                arguments = (shared_cluster.address, "mirrored", rank, ports, weights)
-                out.append(Told("mirrored_trainer", *arguments))
+                arguments = (shared_cluster.address, trainer, rank, ports, weights, fingerprint)
+                out.append(Told(trainer, *arguments))
                 processes.callback(out[-1].close)
             return out
 
