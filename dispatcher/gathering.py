@@ -99,6 +99,18 @@ class Gathering:
             generation=seat.generation,
         )
 
+    def waiting(self) -> list[str]:
+        """Who waits for a seat, and for whom, in words (G6)."""
+        now_s, out = time.monotonic(), []
+        for name in self._rendezvous.names(now_s):
+            group = self._engine.state.groups.get(name)
+            count = self._rendezvous.joining(name, now_s)
+            missing = self._rendezvous.missing(name, self._alive(group), _lanes(group), now_s)
+            out.append(
+                f"{count} of group {name!r} wait for seats: {'; '.join(missing) or 'nobody'}"
+            )
+        return out
+
     def _form(self, name: str, group: Group | None) -> None:
         engine = self._engine
         self._rendezvous.forget([*engine.state.groups, name])

@@ -85,6 +85,10 @@ class Rendezvous:
         self._prune(known.waiting, now_s)
         return len(known.waiting)
 
+    def names(self, now_s: float) -> list[str]:
+        """The groups that somebody waits for."""
+        return [name for name in self._groups if self.joining(name, now_s)]
+
     def missing(self, group: str, alive: Mapping[str, str], lanes: int, now_s: float) -> list[str]:
         """For whom those who ask wait, in words; nobody, if the group can be formed.
 

@@ -391,4 +391,6 @@ class ControlService(control_pb2_grpc.ControlServicer):
         self, request: control_pb2.GetStatusRequest, context: Any
     ) -> control_pb2.GetStatusReply:
         """Tells everything; waits for nothing, so that a stuck disk can be seen."""
-        return control_pb2.GetStatusReply(json=json.dumps(picture(self.engine)))
+        status = picture(self.engine)
+        status["waiting"] += self._groups.waiting()
+        return control_pb2.GetStatusReply(json=json.dumps(status))

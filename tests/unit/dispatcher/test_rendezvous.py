@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import grpc
 from hypothesis import given
@@ -109,6 +110,9 @@ def test_consumers_and_a_newcomer_meet_at_the_dispatcher() -> None:
                 "consumer 1 of 2 to commit",
             ]
             assert (await clients[1].sync(hold_ms=20_000)).joining == 1
+            status = json.loads((await stub.GetStatus(pb.GetStatusRequest())).json)
+            (said,) = [text for text in status["waiting"] if "seats" in text]
+            assert said.startswith("1 of group 'train' wait for seats: consumer 0 of 2 to commit;")
             # One of them dies while it is told.
             held = asyncio.ensure_future(clients[1].sync(hold_ms=20_000))
             await clients[0].sync()
