@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import grpc
 from hypothesis import given
@@ -78,30 +79,41 @@ def test_more_than_there_are_lanes_are_told() -> None:
     assert meets.missing("g", {}, LANES, 9.0) == ["5 consumers, which 4 lanes are too few for"]
 
 
+def asking(rank: int, world: int, generation: int = 0) -> pb.OpenJobRequest:
+    """What a consumer of the group `train` opens its job with."""
+    request = job_request(f"c{rank}of{world}", lanes=LANES)
+    seat = pb.Consumer(rank=rank, world=world, restore=True, generation=generation)
+    request.consumer.CopyFrom(seat)
+    return request
+
+
+def joining(member: str, job: str = "") -> pb.JoinGroupRequest:
+    return pb.JoinGroupRequest(group="train", member=member, job=job, at_least=1)
+
+
+async def seated(stub: Any, who: dict[str, str]) -> dict[str, tuple[int, int, int]]:
+    """Asks for seats until all have one: (rank, world, generation) of each."""
+    seats: dict[str, tuple[int, int, int]] = {}
+    while len(seats) < len(who):
+        for member, job in who.items():
+            reply = await stub.JoinGroup(joining(member, job))
+            if reply.seated:
+                seats[member] = (reply.rank, reply.world, reply.generation)
+    return seats
+
+
 def test_consumers_and_a_newcomer_meet_at_the_dispatcher() -> None:
     async def story() -> None:
         async with serving(timing=QUICK) as (dispatcher, stub):
             await put_dataset(stub)
-
-            def asking(rank: int, world: int, generation: int = 0) -> pb.OpenJobRequest:
-                request = job_request(f"c{rank}of{world}", lanes=LANES)
-                seat = pb.Consumer(rank=rank, world=world, restore=True, generation=generation)
-                request.consumer.CopyFrom(seat)
-                return request
-
-            def joining(member: str, job: str = "") -> pb.JoinGroupRequest:
-                return pb.JoinGroupRequest(group="train", member=member, job=job, at_least=1)
-
-            jobs = [
-                (await stub.OpenJob(await announced(stub, asking(rank, 2)))).job
-                for rank in range(2)
-            ]
+            opens = [await announced(stub, asking(rank, 2)) for rank in range(2)]
+            jobs = [(await stub.OpenJob(request)).job for request in opens]
             channels = [grpc.aio.insecure_channel(dispatcher.address) for _ in range(2)]
-            clients = [
+            first, second = (
                 Client(control_pb2_grpc.ControlStub(channel), f"c{rank}of2", job)
                 for rank, (job, channel) in enumerate(zip(jobs, channels, strict=True))
-            ]
-            for client in clients:
+            )
+            for client in (first, second):
                 reply = await client.sync()
                 assert (reply.joining, list(reply.gone)) == (0, [])
             waits = await stub.JoinGroup(joining("new"))
@@ -109,29 +121,21 @@ def test_consumers_and_a_newcomer_meet_at_the_dispatcher() -> None:
                 "consumer 0 of 2 to commit",
                 "consumer 1 of 2 to commit",
             ]
-            assert (await clients[1].sync(hold_ms=20_000)).joining == 1
+            assert (await second.sync(hold_ms=20_000)).joining == 1
             status = json.loads((await stub.GetStatus(pb.GetStatusRequest())).json)
             (said,) = [text for text in status["waiting"] if "seats" in text]
             assert said.startswith("1 of group 'train' wait for seats: consumer 0 of 2 to commit;")
             # One of them dies while it is told.
-            held = asyncio.ensure_future(clients[1].sync(hold_ms=20_000))
-            await clients[0].sync()
+            held = asyncio.ensure_future(second.sync(hold_ms=20_000))
+            await first.sync()
             await channels[1].close()
             await asyncio.gather(held, return_exceptions=True)
-            reply = await clients[0].sync()
+            reply = await first.sync()
             while not reply.gone:
-                reply = await clients[0].sync(hold_ms=50)
+                reply = await first.sync(hold_ms=50)
             assert list(reply.gone) == [1]
-            seats: dict[str, pb.JoinGroupReply] = {}
-            while len(seats) < 2:
-                for member, job in (("new", ""), ("old", jobs[0])):
-                    reply = await stub.JoinGroup(joining(member, job))
-                    if reply.seated:
-                        seats[member] = reply
-            assert [(s.rank, s.world, s.generation) for s in (seats["old"], seats["new"])] == [
-                (0, 2, 2),
-                (1, 2, 2),
-            ]
+            seats = await seated(stub, {"new": "", "old": jobs[0]})
+            assert seats == {"old": (0, 2, 2), "new": (1, 2, 2)}
             again = await stub.JoinGroup(joining("old", jobs[0]))
             assert (again.rank, again.generation) == (0, 2)
             opened = await stub.OpenJob(await announced(stub, asking(1, 2, 2)))
