@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import errors
+    from .client import elastic
     from .client.arrays import ArrayIterator
     from .client.audit import audit
     from .client.dataset import distribute
@@ -61,6 +62,7 @@ __all__ = [
     "cache_here",
     "digest_of",
     "distribute",
+    "elastic",
     "errors",
     "explain",
     "in_situ",
@@ -96,10 +98,13 @@ _HOMES = {
 }
 
 
+_MODULES = {"elastic": ".client.elastic", "errors": ".errors"}
+
+
 def __getattr__(name: str) -> Any:
     """Imports a public name from its module at first use (PEP 562)."""
-    if name == "errors":
-        return importlib.import_module(".errors", __name__)
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name], __name__)
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     # The module of a function may carry its name (client.audit.audit): look past the submodule.

@@ -228,6 +228,31 @@ class Control:
             if self.pause(self._timing.heartbeat_s):
                 raise errors.RefusedError("this client is closed")
 
+    def join(
+        self, request: control_pb2.JoinGroupRequest, timeout_s: float | None = None
+    ) -> control_pb2.JoinGroupReply:
+        """Asks for a seat in a group until there is one, and says in the log who is waited for.
+
+        Raises:
+            UnavailableError: there was none for `timeout_s` seconds, or no dispatcher answers.
+        """
+        started = warned = time.monotonic()
+        while True:
+            reply: control_pb2.JoinGroupReply = self._call(
+                lambda stub, deadline_s: stub.JoinGroup(request, timeout=deadline_s)
+            )
+            now = time.monotonic()
+            if reply.seated:
+                return reply
+            text = f"waiting for {'; '.join(reply.waiting)} in group {request.group!r}"
+            if timeout_s is not None and now - started > timeout_s:
+                raise errors.UnavailableError(f"no seat for {now - started:.1f} s: {text}")
+            if now - warned > self._timing.warn_after_s:
+                warned = now
+                logger.warning("%s", text)
+            if self.pause(self._timing.heartbeat_s):
+                raise errors.RefusedError("this client is closed")
+
     def commit(self, request: control_pb2.CommitPositionRequest) -> None:
         """Has a position journaled; returns when it is."""
         failpoint("client.commit.before_send")
@@ -249,9 +274,15 @@ class Control:
         )
         return reply
 
-    def close_client(self, job: str, client: str) -> None:
-        """Tells the dispatcher that this client is done; tried once, for a short time."""
-        request = control_pb2.CloseClientRequest(job=job, client=client)
+    def close_client(self, job: str, client: str, *, leaving: bool = False) -> None:
+        """Tells the dispatcher that this client is done; tried once, for a short time.
+
+        Args:
+            job: its job.
+            client: its incarnation.
+            leaving: it leaves its lanes to the other consumers of its group.
+        """
+        request = control_pb2.CloseClientRequest(job=job, client=client, leaving=leaving)
         failpoint("client.close.before_send")
         try:
             self.stub().CloseClient(

@@ -61,7 +61,7 @@ def distribute(
     element_spec: Any = None,
     restore: Position | str | None = None,
     resumable: bool = False,
-    consumer: tuple[int, int] | None = None,
+    consumer: tuple[int, ...] | None = None,
     timing: Timing | None = None,
 ) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
     """Runs a pipeline on the service: `dataset = dataset.apply(distribute("host:5050"))`.

@@ -60,6 +60,9 @@ class Engine:
         digests: for each stream, the digests of the epochs that were delivered whole.
         history: what was delivered of the epochs.
         error: why the job cannot go on, or None.
+        leaving: at its end this client leaves its lanes to other consumers of its group.
+        joining: how many processes wait to become consumers of the job's group.
+        gone: the ranks of its group whose process is gone.
     """
 
     def __init__(
@@ -77,6 +80,9 @@ class Engine:
         self.notices: tuple[str, ...] = ()
         self.digests: tuple[dict[int, Digest], ...] = tuple({} for _ in job.streams)
         self.error: PenstockError | None = None
+        self.leaving = False
+        self.joining = 0
+        self.gone: tuple[int, ...] = ()
         self.history = History(job, start)
         self._control = control
         self._job = job
@@ -323,6 +329,7 @@ class Engine:
             if reply.term > self._term:
                 logger.info("the dispatcher's term is %d now", reply.term)
             self._term, self._version = reply.term, reply.version
+            self.joining, self.gone = reply.joining, tuple(reply.gone)
             self._told = max(self._told, sent.generation)
             notices = tuple(reply.notices)
             for notice in set(notices) - set(self.notices):
@@ -360,7 +367,7 @@ class Engine:
             self._readers.clear()
             self._links.close()
             self.changed.notify_all()
-        self._control.close_client(self._job.job, self._job.client)
+        self._control.close_client(self._job.job, self._job.client, leaving=self.leaving)
         self._control.close()
         if self._ledger is not None:
             self._ledger.close()

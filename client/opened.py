@@ -1,4 +1,4 @@
-"""A job that the dispatcher has opened for a client, and what it consists of."""
+"""A job that the dispatcher opened for a client."""
 
 from __future__ import annotations
 

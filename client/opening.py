@@ -60,7 +60,7 @@ def open_request(
     )
     consumer = options.consumer
     if consumer is not None:
-        of = None if origin is None or committed else origin.consumer
+        of = consumer if origin is None or committed else origin.consumer
         request.consumer.CopyFrom(
             control_pb2.Consumer(
                 rank=consumer.rank,

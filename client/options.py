@@ -130,7 +130,7 @@ def checked_options(
         on_bad_element=_bad_policy(on_bad_element, attempts),
         max_bad=bad,
         timing=timing or Timing(),
-        consumer=_consumer(consumer, job_name),
+        consumer=checked_consumer(consumer, job_name),
     )
 
 
@@ -167,7 +167,12 @@ def _extension(name: object) -> str:
     return name
 
 
-def _consumer(value: object, job_name: str | None) -> Consumer | None:
+def checked_consumer(value: object, job_name: str | None) -> Consumer | None:
+    """(rank, world), and the group's generation if it is known.
+
+    Raises:
+        UsageError: it is none of these, or names a rank that there is not.
+    """
     if value is None:
         return None
     numbers = [
@@ -175,7 +180,7 @@ def _consumer(value: object, job_name: str | None) -> Consumer | None:
         for number in (value if isinstance(value, (tuple, list)) else ())
         if hasattr(number, "__index__") and not isinstance(number, bool)
     ]
-    if len(numbers) != 2 or not 0 <= numbers[0] < numbers[1] < 1 << 16:
+    if len(numbers) not in (2, 3) or min(numbers) < 0 or not 0 <= numbers[0] < numbers[1] < 1 << 16:
         raise UsageError(
             "consumer must be (rank, world), two whole numbers with 0 <= rank < world, or None,"
             f" not {value!r:.80}"

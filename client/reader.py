@@ -7,16 +7,15 @@ first (in `dataset`, which imports TensorFlow) and its elements are nested as th
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..proto.position import Position
-from .buffers import BufferPool
-from .events import EndOfEpoch
 from .options import checked_flag, checked_options
 from .positions import Positions, counting_of
 from .restoring import checked_consumed, checked_restore, completed, shared_counting
-from .runs import LARGE_BYTES, empty_run, runs_of
+from .runs import LARGE_BYTES, empty_run, epoch_runs
 from .session import COMMITTED, Session
 
 if TYPE_CHECKING:
@@ -24,15 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from ..proto.hashing import Digest
+    from ..proto.position import Consumer
     from ..timing import Timing
-    from .epoch import EpochReader
     from .opened import OpenedJob
     from .options import JobOptions
     from .runs import Arrays
 
 _FINGERPRINT_CHARACTERS_MAX = 128
-#: What an iteration keeps of memory to put small runs together in.
-_POOL_BYTES = 32 << 20
 
 
 class Reader:
@@ -105,7 +102,7 @@ class Reader:
         element_spec: Any = None,
         restore: Position | str | None = None,
         resumable: bool = False,
-        consumer: tuple[int, int] | None = None,
+        consumer: tuple[int, ...] | None = None,
         timing: Timing | None = None,
     ) -> None:
         options = checked_options(
@@ -246,13 +243,14 @@ class Reader:
         self._session.commit(at)
         return at
 
-    def restore(self, position: Position | str) -> None:
+    def restore(self, position: Position | str, *, consumer: tuple[int, ...] | None = None) -> None:
         """Goes on at a position: the next iteration is the rest of its epoch.
 
         What is open is given up. Counts begin anew: see `position`.
 
         Args:
             position: what `position` or `commit` gave, its text, or "committed".
+            consumer: another one than until now: see `penstock.elastic`.
 
         Raises:
             PositionError: it is damaged, or not one of this pipeline, seed and settings.
@@ -269,7 +267,7 @@ class Reader:
                 "the client's part of the pipeline draws at random, and a dataset of it was made:"
                 " make another reader, with restore="
             )
-        options, self._options = self._options, completed(self._options, at)
+        options, self._options = self._options, completed(self._options, at, consumer)
         try:
             opened = self._open(at)
         except UsageError:
@@ -323,42 +321,33 @@ class Reader:
             large_bytes: a run of so many bytes comes as a view of what was received; smaller ones
                 are joined, which copies them.
         """
-        reader: EpochReader | None = None
         try:
-            session = self._session
-            reader = session.read(stream)
-            self.epoch = reader.epoch
-            # Of a resumed epoch, what is too little to give anything is the former life's.
-            resumed = session.start().history.resumes(stream, reader.epoch)
-            least = self._counting.least(stream) if resumed and self.passes_over else 0
-            kept: list[Arrays] = []
-            nothing = empty_run(self.components(stream)) if idle else ()
             idle_s = self._options.timing.heartbeat_s if idle else None
-            allocate = BufferPool(_POOL_BYTES).allocate
-            while True:
-                taken = reader.take(timeout_s=idle_s)
-                if isinstance(taken, EndOfEpoch):
-                    if not least:
-                        return
-                    reader, least, kept = session.read(stream), 0, []
-                    self.epoch = reader.epoch
-                elif taken is None:
-                    yield nothing
-                elif least:
-                    kept += runs_of(taken.pieces, large_bytes, allocate)
-                    if sum(len(arrays[0]) for arrays in kept) >= least:
-                        yield from kept
-                        least = 0
-                else:
-                    yield from runs_of(taken.pieces, large_bytes, allocate)
+            nothing = empty_run(self.components(stream)) if idle else ()
+            began = partial(self._begin, stream)
+            yield from epoch_runs(self._session, stream, began, nothing, idle_s, large_bytes)
         except GeneratorExit:
             raise
         except BaseException as error:
             self.error = error
             raise
-        finally:
-            if reader is not None:
-                reader.close()
+
+    def _begin(self, stream: int, epoch: int) -> int:
+        """An epoch begins; returns how many elements it has to have, else the next one follows."""
+        self.epoch = epoch
+        # Of a resumed epoch, what is too little to give anything is the former life's.
+        resumed = self._session.start().history.resumes(stream, epoch)
+        return self._counting.least(stream) if resumed and self.passes_over else 0
+
+    @property
+    def consumer(self) -> Consumer | None:
+        """Which of several consumers this is to be; `job` says which it is."""
+        return self._options.consumer
+
+    @property
+    def session(self) -> Session:
+        """The reader's own client, for `penstock.elastic`; `restore` makes another one."""
+        return self._session
 
     @property
     def job(self) -> OpenedJob:

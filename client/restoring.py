@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..proto.position import Position
-from .options import DEFAULT_LANES
+from .options import DEFAULT_LANES, checked_consumer
 from .session import COMMITTED
 
 if TYPE_CHECKING:
@@ -48,11 +48,18 @@ def checked_consumed(name: str, value: object, least: int = 0) -> int:
     return int(number)
 
 
-def completed(options: JobOptions, at: Position | str | None) -> JobOptions:
+def completed(
+    options: JobOptions, at: Position | str | None, consumer: object = None
+) -> JobOptions:
     """The options with what a position says where the user said nothing.
 
-    Where the user said something else, the session says so, with all that differs.
+    Where the user said something else, the session says so, with all that differs. `consumer` is
+    the one to be from now on, if it is another one.
     """
+    if consumer is not None:
+        options = dataclasses.replace(
+            options, consumer=checked_consumer(consumer, options.job_name)
+        )
     if not isinstance(at, Position):
         return options
     return dataclasses.replace(

@@ -8,22 +8,27 @@ import numpy as np
 
 from ..proto.spec import numpy_dtype
 from ..proto.wire import aligned_empty
+from .buffers import BufferPool
+from .events import EndOfEpoch
 from .weave import Woven
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from ..proto.spec import ComponentSpec
     from .buffers import Allocate
     from .events import Piece
+    from .session import Session
 
     Arrays = tuple[NDArray[Any], ...]
 
 #: A run of this size is worth its hand-over in Python alone; a copy would cost more than it saves.
 LARGE_BYTES = 32 << 10
 _MERGED_BYTES_MAX = 1 << 20
+#: What an iteration keeps of memory to put small runs together in.
+_POOL_BYTES = 32 << 20
 
 
 def runs_of(
@@ -86,3 +91,47 @@ def _joined(arrays: Sequence[NDArray[Any]], allocate: Allocate) -> NDArray[Any]:
     shape = sum(len(array) for array in arrays), *arrays[0].shape[1:]
     out = np.frombuffer(allocate(nbytes), dtype).reshape(shape)
     return np.concatenate(arrays, out=out)
+
+
+def epoch_runs(
+    session: Session,
+    stream: int,
+    began: Callable[[int], int],
+    nothing: Arrays,
+    idle_s: float | None,
+    large_bytes: int,
+) -> Iterator[Arrays]:
+    """One epoch of a stream, as runs; or the next one, where too little is left of it.
+
+    Args:
+        session: reads it.
+        stream: which one.
+        began: is told the number of each epoch that begins; returns how many elements it has to
+            have, else the next one follows.
+        nothing: a run of no elements, which comes while nothing comes.
+        idle_s: how often, in seconds; None: never.
+        large_bytes: see `runs_of`.
+    """
+    allocate = BufferPool(_POOL_BYTES).allocate
+    reader = session.read(stream)
+    try:
+        least = began(reader.epoch)
+        kept: list[Arrays] = []
+        while True:
+            taken = reader.take(timeout_s=idle_s)
+            if isinstance(taken, EndOfEpoch):
+                if not least:
+                    return
+                reader, least, kept = session.read(stream), 0, []
+                began(reader.epoch)
+            elif taken is None:
+                yield nothing
+            elif least:
+                kept += runs_of(taken.pieces, large_bytes, allocate)
+                if sum(len(arrays[0]) for arrays in kept) >= least:
+                    yield from kept
+                    least = 0
+            else:
+                yield from runs_of(taken.pieces, large_bytes, allocate)
+    finally:
+        reader.close()

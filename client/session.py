@@ -139,6 +139,26 @@ class Session:
         if self._ledger is not None:
             self._ledger.skip(epoch, first, count, why)
 
+    def join(self, member: str) -> control_pb2.JoinGroupReply:
+        """Asks for a seat in the job's group anew, as the consumer that this one is."""
+        _, job = self.start_control()
+        assert self._addresses is not None
+        # Of its own: the job is closed when the group is formed, and with it what belongs to it.
+        control = Control(self._addresses, self._options.timing)
+        try:
+            return control.join(
+                control_pb2.JoinGroupRequest(
+                    group=self._options.job_name or "", member=member, job=job.job
+                )
+            )
+        finally:
+            control.close()
+
+    def leave(self) -> None:
+        """Closes, and leaves this consumer's lanes to the others."""
+        self.start().leaving = True
+        self.close()
+
     def start_control(self) -> tuple[Control, OpenedJob]:
         """The dispatcher, and the job, which is opened if it is not open."""
         engine = self.start()

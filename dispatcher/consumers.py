@@ -153,6 +153,11 @@ def seat_events(state: State, job: Job, request: control_pb2.OpenJobRequest) -> 
     return [ConsumerSeated(job.job, group.group, rank)]
 
 
+def gone_after_s(timing: Timing) -> float:
+    """A client whose call broke off, and that made no other one for so long, is gone."""
+    return 2 * (timing.heartbeat_s + timing.retry_max_s)
+
+
 def check_seat(job: Job | None, client: str, broken_s: float, timing: Timing) -> None:
     """Refuses a second consumer of one rank; a newer one follows one that is gone.
 
@@ -168,7 +173,7 @@ def check_seat(job: Job | None, client: str, broken_s: float, timing: Timing) ->
     Raises:
         SeatTakenError: another one has it, and is alive as far as is known.
     """
-    grace_s = 2 * (timing.heartbeat_s + timing.retry_max_s)
+    grace_s = gone_after_s(timing)
     if job is None or not job.attached or job.client == client or broken_s > grace_s:
         return
     raise SeatTakenError(
@@ -205,9 +210,9 @@ def check_commit(state: State, job: Job, text: str) -> None:
             wanted = Consumer(group.jobs.index(job.job), group.world, group.generation)
             if position.consumer != wanted:
                 raise PositionError(f"the position is not one of {job.name}: {position!r}")
-            start = group.position
-            known = GroupPosition.parse(start) if start else GroupPosition.of(position)
-            str(known.joined(position))
+            # A resize must not fail: so it is tried, with what the others have committed.
+            others = [other for other in committed(state, group) if other != job.position]
+            regrouped(group.position, [*others, text])
 
 
 def consumer_of(request: control_pb2.OpenJobRequest) -> Consumer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -61,6 +62,9 @@ def answering(method: Method[Reply]) -> Method[Reply]:
         except PenstockError as error:
             await self.engine.durable()
             await refuse(context, error)
+        except asyncio.CancelledError:
+            self.broke_off(request)
+            raise
         except grpc.aio.AbortError:
             raise
         except Exception:

@@ -5,7 +5,6 @@ Every reply, a refusal too, leaves only after everything that it rests on is dur
 
 from __future__ import annotations
 
-import asyncio
 import json
 import secrets
 import time
@@ -27,6 +26,7 @@ from . import (
 )
 from .arrivals import Arrivals
 from .events import ClientLeft, JobClosed
+from .gathering import CLOSED, LEFT, Gathering
 from .graphs import Graphs
 from .refusals import answering, ask_again, refuse, supersede
 from .status import picture
@@ -58,8 +58,14 @@ class ControlService(control_pb2_grpc.ControlServicer):
         # The newest request of each client, by (job, client), where clients number them.
         self._sequences: dict[str, tuple[str, int]] = {}
         self._arrivals = Arrivals()
+        self._groups = Gathering(engine, self._arrivals)
         self._placements = Placements()
         self._votes = arbitration.Votes()
+
+    def broke_off(self, request: Any) -> None:
+        """The peer of a call has ended it, or itself."""
+        if isinstance(request, control_pb2.SyncClientRequest):
+            self._arrivals.broke_off(request.job, time.monotonic())
 
     # Datasets.
 
@@ -112,7 +118,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         if not self._arrivals.is_known(state.term, request):
             await ask_again(context)
         asked = request
-        request = self._as_job(asked)
+        request = self._groups.as_job(asked)
         self._arrivals.check(admission.find_job(state, request), request)
         failpoint("dispatcher.open_job.before_commit")
         engine.commit(admission.open_job(state, request, secrets.randbits(63)))
@@ -140,21 +146,6 @@ class ControlService(control_pb2_grpc.ControlServicer):
             position=job.position if group is not None else "",
         )
 
-    def _as_job(self, request: control_pb2.OpenJobRequest) -> control_pb2.OpenJobRequest:
-        """The request for a job; that of a consumer for its own, in a group that fits it."""
-        engine, state = self.engine, self.engine.state
-        if not request.HasField("consumer"):
-            consumers.check_plain(state, request)
-            return request
-        self._arrivals.check_resize(state.groups.get(request.job_name), request)
-        engine.commit(consumers.group_events(state, request, secrets.randbits(63)))
-        self._arrivals.resized(state.groups[request.job_name], request.arrival)
-        as_job = consumers.as_job(state, request)
-        job = admission.find_job(state, as_job)
-        broken_s = self._arrivals.broken_s(job, time.monotonic())
-        consumers.check_seat(job, request.client, broken_s, engine.timing)
-        return as_job
-
     @answering
     async def SyncClient(
         self, request: control_pb2.SyncClientRequest, context: Any
@@ -180,17 +171,14 @@ class ControlService(control_pb2_grpc.ControlServicer):
         await engine.settled()
         if request.term == engine.state.term:
             hold_s = min(request.hold_ms / 1000, _HOLD * engine.timing.client_timeout_s)
-            try:
-                await engine.news.hold(job.job, request.seen_version, hold_s)
-            except asyncio.CancelledError:
-                self._arrivals.broke_off(job.job, time.monotonic())
-                raise
+            await engine.news.hold(job.job, request.seen_version, hold_s)
         await engine.news.pace(job.job, gap_s(job))
         await engine.settled()
         job = admission.owned_job(engine.state, request.job, request.client, engine.endings)
         version = engine.news.version(job.job)
         notices = engine.notices.of(job.job) + quarantine.notice(job)
         reply = self._placements.client_view(engine.state, job, version, notices)
+        self._groups.tell(job, reply)
         await engine.durable()
         failpoint("dispatcher.sync_client.before_reply")
         return reply
@@ -241,6 +229,13 @@ class ControlService(control_pb2_grpc.ControlServicer):
         return await arbitration.rule(self.engine, self._votes, request)
 
     @answering
+    async def JoinGroup(
+        self, request: control_pb2.JoinGroupRequest, context: Any
+    ) -> control_pb2.JoinGroupReply:
+        """Seats a process in a group, once all who are there have asked for a seat."""
+        return self._groups.join(request)
+
+    @answering
     async def CloseClient(
         self, request: control_pb2.CloseClientRequest, context: Any
     ) -> control_pb2.CloseClientReply:
@@ -248,7 +243,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         engine = self.engine
         job = engine.state.jobs.get(request.job)
         if job is not None and job.client == request.client and job.attached:
-            reason = "its client closed it"
+            reason = LEFT if request.leaving else CLOSED
             left = ClientLeft(job.job, reason) if job.name else JobClosed(job.job, reason)
             failpoint("dispatcher.close_client.before_commit")
             engine.commit([left])
@@ -356,4 +351,6 @@ class ControlService(control_pb2_grpc.ControlServicer):
         self, request: control_pb2.GetStatusRequest, context: Any
     ) -> control_pb2.GetStatusReply:
         """Tells everything; waits for nothing, so that a stuck disk can be seen."""
-        return control_pb2.GetStatusReply(json=json.dumps(picture(self.engine)))
+        status = picture(self.engine)
+        status["waiting"] += self._groups.waiting()
+        return control_pb2.GetStatusReply(json=json.dumps(status))

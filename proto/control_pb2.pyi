@@ -238,18 +238,50 @@ class EpochView(_message.Message):
     def __init__(self, stream: _Optional[int] = ..., epoch: _Optional[int] = ..., placements: _Optional[_Iterable[_Union[Placement, _Mapping]]] = ...) -> None: ...
 
 class SyncClientReply(_message.Message):
-    __slots__ = ("term", "version", "epochs", "notices", "failure")
+    __slots__ = ("term", "version", "epochs", "notices", "failure", "joining", "gone")
     TERM_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     EPOCHS_FIELD_NUMBER: _ClassVar[int]
     NOTICES_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    JOINING_FIELD_NUMBER: _ClassVar[int]
+    GONE_FIELD_NUMBER: _ClassVar[int]
     term: int
     version: int
     epochs: _containers.RepeatedCompositeFieldContainer[EpochView]
     notices: _containers.RepeatedScalarFieldContainer[str]
     failure: str
-    def __init__(self, term: _Optional[int] = ..., version: _Optional[int] = ..., epochs: _Optional[_Iterable[_Union[EpochView, _Mapping]]] = ..., notices: _Optional[_Iterable[str]] = ..., failure: _Optional[str] = ...) -> None: ...
+    joining: int
+    gone: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, term: _Optional[int] = ..., version: _Optional[int] = ..., epochs: _Optional[_Iterable[_Union[EpochView, _Mapping]]] = ..., notices: _Optional[_Iterable[str]] = ..., failure: _Optional[str] = ..., joining: _Optional[int] = ..., gone: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class JoinGroupRequest(_message.Message):
+    __slots__ = ("group", "member", "job", "at_least")
+    GROUP_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    AT_LEAST_FIELD_NUMBER: _ClassVar[int]
+    group: str
+    member: str
+    job: str
+    at_least: int
+    def __init__(self, group: _Optional[str] = ..., member: _Optional[str] = ..., job: _Optional[str] = ..., at_least: _Optional[int] = ...) -> None: ...
+
+class JoinGroupReply(_message.Message):
+    __slots__ = ("term", "seated", "rank", "world", "generation", "waiting")
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    SEATED_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    WORLD_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    term: int
+    seated: bool
+    rank: int
+    world: int
+    generation: int
+    waiting: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, term: _Optional[int] = ..., seated: _Optional[bool] = ..., rank: _Optional[int] = ..., world: _Optional[int] = ..., generation: _Optional[int] = ..., waiting: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CommitPositionRequest(_message.Message):
     __slots__ = ("job", "client", "term", "sequence", "epoch", "consumed", "position")
@@ -326,12 +358,14 @@ class GetPositionReply(_message.Message):
     def __init__(self, term: _Optional[int] = ..., position: _Optional[str] = ...) -> None: ...
 
 class CloseClientRequest(_message.Message):
-    __slots__ = ("job", "client")
+    __slots__ = ("job", "client", "leaving")
     JOB_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
+    LEAVING_FIELD_NUMBER: _ClassVar[int]
     job: str
     client: str
-    def __init__(self, job: _Optional[str] = ..., client: _Optional[str] = ...) -> None: ...
+    leaving: bool
+    def __init__(self, job: _Optional[str] = ..., client: _Optional[str] = ..., leaving: _Optional[bool] = ...) -> None: ...
 
 class CloseClientReply(_message.Message):
     __slots__ = ("term",)

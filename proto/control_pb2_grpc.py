@@ -79,6 +79,11 @@ class ControlStub:
                 request_serializer=penstock_dot_proto_dot_control__pb2.RuleStepRequest.SerializeToString,
                 response_deserializer=penstock_dot_proto_dot_control__pb2.RuleStepReply.FromString,
                 _registered_method=True)
+        self.JoinGroup = channel.unary_unary(
+                '/penstock.v1.Control/JoinGroup',
+                request_serializer=penstock_dot_proto_dot_control__pb2.JoinGroupRequest.SerializeToString,
+                response_deserializer=penstock_dot_proto_dot_control__pb2.JoinGroupReply.FromString,
+                _registered_method=True)
         self.CloseClient = channel.unary_unary(
                 '/penstock.v1.Control/CloseClient',
                 request_serializer=penstock_dot_proto_dot_control__pb2.CloseClientRequest.SerializeToString,
@@ -179,6 +184,14 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def JoinGroup(self, request, context):
+        """A process wants to be one of a group's consumers, or goes on to be one in another number. Asked
+        again and again until all who are there have asked; then the group is formed anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CloseClient(self, request, context):
         """The client is done: frees what it held; an unnamed job ends with it.
         """
@@ -269,6 +282,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.RuleStep,
                     request_deserializer=penstock_dot_proto_dot_control__pb2.RuleStepRequest.FromString,
                     response_serializer=penstock_dot_proto_dot_control__pb2.RuleStepReply.SerializeToString,
+            ),
+            'JoinGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.JoinGroup,
+                    request_deserializer=penstock_dot_proto_dot_control__pb2.JoinGroupRequest.FromString,
+                    response_serializer=penstock_dot_proto_dot_control__pb2.JoinGroupReply.SerializeToString,
             ),
             'CloseClient': grpc.unary_unary_rpc_method_handler(
                     servicer.CloseClient,
@@ -544,6 +562,33 @@ class Control:
             '/penstock.v1.Control/RuleStep',
             penstock_dot_proto_dot_control__pb2.RuleStepRequest.SerializeToString,
             penstock_dot_proto_dot_control__pb2.RuleStepReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def JoinGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.v1.Control/JoinGroup',
+            penstock_dot_proto_dot_control__pb2.JoinGroupRequest.SerializeToString,
+            penstock_dot_proto_dot_control__pb2.JoinGroupReply.FromString,
             options,
             channel_credentials,
             insecure,

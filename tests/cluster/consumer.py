@@ -23,17 +23,12 @@ from penstock.timing import Timing
 TIMING = Timing(heartbeat_s=0.1, retry_max_s=0.1)
 
 
-class Consumer:
-    """The parent's end of such a process."""
+class Told:
+    """The parent's end of a process that answers each line with a line of JSON."""
 
-    def __init__(
-        self, address: str, fingerprint: str, job: str, rank: int, world: int, ledger: Path
-    ) -> None:
+    def __init__(self, module: str, *arguments: object) -> None:
         self._process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tests.cluster.consumer"),
-                *(address, fingerprint, job, str(rank), str(world), str(ledger)),
-            ],
+            [sys.executable, "-m", f"tests.cluster.{module}", *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -70,6 +65,15 @@ class Consumer:
         finally:
             self._process.kill()
             self._process.stdout.close()
+
+
+class Consumer(Told):
+    """The parent's end of such a process."""
+
+    def __init__(
+        self, address: str, fingerprint: str, job: str, rank: int, world: int, ledger: Path
+    ) -> None:
+        super().__init__("consumer", address, fingerprint, job, rank, world, ledger)
 
 
 def main() -> None:

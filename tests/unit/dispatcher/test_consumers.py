@@ -171,6 +171,11 @@ def test_only_a_position_that_a_resize_can_go_by_is_committed() -> None:
         consumers.check_commit(state, known, str(position(Consumer(0, 2, 2), whole)))
     with pytest.raises(PositionError, match="not a position"):
         consumers.check_commit(state, known, "x")
+    second = seat(state, asking(1, 2))
+    commit(state, second, position(Consumer(1, 2, 1), whole))
+    stranger = dataclasses.replace(position(Consumer(0, 2, 1), whole), dataset="other")
+    with pytest.raises(PositionError, match="another pipeline"):
+        consumers.check_commit(state, known, str(stranger))
     bare = (Cursor(1, 3, None),) * LANES
     with pytest.raises(PositionError, match="no digests"):
         consumers.check_commit(state, known, str(position(Consumer(0, 2, 1), bare)))

@@ -1,0 +1,167 @@
+"""What the service does for groups of consumers: seats, meetings, and who is told of them."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+from ..proto import control_pb2
+from ..proto.seats import LANES_MAX, regrouped
+from . import admission, consumers
+from .events import GroupFormed
+from .rendezvous import MEMBERS_MAX, Rendezvous
+
+if TYPE_CHECKING:
+    from .arrivals import Arrivals
+    from .engine import Engine
+    from .records import Group, Job
+
+#: Why a client left that said so itself: it is done, or leaves its lanes to the others.
+CLOSED, LEFT = "its client closed it", "its client left its lanes to the others"
+#: Those who wait ask twice as often as anybody who is alive makes itself heard.
+_SETTLE = 2
+
+
+class Gathering:
+    """The groups of one dispatcher.
+
+    Args:
+        engine: decides and journals.
+        arrivals: of its clients.
+    """
+
+    def __init__(self, engine: Engine, arrivals: Arrivals) -> None:
+        self._engine = engine
+        self._arrivals = arrivals
+        timing = engine.timing
+        self._gone_s = consumers.gone_after_s(timing)
+        self._rendezvous = Rendezvous(self._gone_s, _SETTLE * timing.heartbeat_s)
+
+    def as_job(self, request: control_pb2.OpenJobRequest) -> control_pb2.OpenJobRequest:
+        """The request for a job; that of a consumer for its own, in a group that fits it."""
+        engine, state = self._engine, self._engine.state
+        if not request.HasField("consumer"):
+            consumers.check_plain(state, request)
+            return request
+        self._arrivals.check_resize(state.groups.get(request.job_name), request)
+        engine.commit(consumers.group_events(state, request, secrets.randbits(63)))
+        self._arrivals.resized(state.groups[request.job_name], request.arrival)
+        as_job = consumers.as_job(state, request)
+        job = admission.find_job(state, as_job)
+        broken_s = self._arrivals.broken_s(job, time.monotonic())
+        consumers.check_seat(job, request.client, broken_s, engine.timing)
+        return as_job
+
+    def tell(self, job: Job, reply: control_pb2.SyncClientReply) -> None:
+        """Tells a consumer who waits to join its group, and who is gone from it."""
+        for group in self._engine.state.groups.values():
+            if job.job in group.jobs:
+                endings = [self._engine.endings.get(name) for name in group.jobs]
+                waiting = self._rendezvous.joining(group.group, time.monotonic())
+                reply.joining = waiting + endings.count(LEFT)
+                reply.gone.extend(self._gone(group))
+
+    def join(self, request: control_pb2.JoinGroupRequest) -> control_pb2.JoinGroupReply:
+        """A process asks for a seat in a group.
+
+        Raises:
+            UsageError: the group or the process has no name.
+            ResizedError: it is a consumer of a former generation.
+        """
+        engine, name = self._engine, request.group
+        if not name or not request.member or not 0 <= request.at_least <= MEMBERS_MAX:
+            raise UsageError("group and member must have names, at_least be at most 65536")
+        group = engine.state.groups.get(name)
+        now_s = time.monotonic()
+        generation = 0 if group is None else group.generation
+        # What a former consumer held was committed, or is lost: it joins as anybody else.
+        job = request.job if group is not None and request.job in group.jobs else ""
+        seat = None if job else self._rendezvous.seat(name, request.member, generation)
+        if seat is None:
+            new = self._rendezvous.ask(name, request.member, job, request.at_least, now_s)
+            if new and group is not None:
+                engine.news.bump([job for job in group.jobs if job])
+            waiting = self._rendezvous.missing(name, self._alive(group), _lanes(group), now_s)
+            if waiting:
+                return control_pb2.JoinGroupReply(term=engine.state.term, waiting=waiting)
+            self._form(name, group)
+            seat = self._rendezvous.seat(name, request.member, generation + (group is not None))
+        if seat is None:
+            waiting = [f"a lane: {_lanes(group)} consumers have them all"]
+            return control_pb2.JoinGroupReply(term=engine.state.term, waiting=waiting)
+        return control_pb2.JoinGroupReply(
+            term=engine.state.term,
+            seated=True,
+            rank=seat.rank,
+            world=seat.world,
+            generation=seat.generation,
+        )
+
+    def waiting(self) -> list[str]:
+        """Who waits for a seat, and for whom, in words (G6)."""
+        now_s, out = time.monotonic(), []
+        for name in self._rendezvous.names(now_s):
+            group = self._engine.state.groups.get(name)
+            count = self._rendezvous.joining(name, now_s)
+            missing = self._rendezvous.missing(name, self._alive(group), _lanes(group), now_s)
+            out.append(
+                f"{count} of group {name!r} wait for seats: {'; '.join(missing) or 'nobody'}"
+            )
+        return out
+
+    def _form(self, name: str, group: Group | None) -> None:
+        engine = self._engine
+        self._rendezvous.forget([*engine.state.groups, name])
+        if group is None:  # whoever opens its job first says what is read
+            self._rendezvous.form(name, {}, 1, LANES_MAX)
+            return
+        ranks = {job: rank for rank, job in enumerate(group.jobs) if job}
+        generation = group.generation + 1
+        world = self._rendezvous.form(name, ranks, generation, group.lanes)
+        position = regrouped(group.position, consumers.committed(engine.state, group))
+        engine.commit(
+            [
+                GroupFormed(
+                    name,
+                    generation,
+                    world,
+                    group.streams,
+                    group.seed,
+                    group.lanes,
+                    group.block,
+                    group.ordered,
+                    position,
+                )
+            ]
+        )
+
+    def _alive(self, group: Group | None) -> dict[str, str]:
+        """The live consumers of a group: what each is called, by its job."""
+        if group is None:
+            return {}
+        gone = set(self._gone(group))
+        jobs = self._engine.state.jobs
+        return {
+            job: f"consumer {rank} of {group.world}"
+            for rank, job in enumerate(group.jobs)
+            if job and rank not in gone and jobs[job].attached
+        }
+
+    def _gone(self, group: Group) -> list[int]:
+        """The ranks whose process is gone, and did not say that it is done."""
+        jobs, endings, now_s = self._engine.state.jobs, self._engine.endings, time.monotonic()
+        out = []
+        for rank, name in enumerate(group.jobs):
+            job = jobs.get(name)
+            if job is None:
+                continue
+            left = not job.attached and endings.get(name) not in (CLOSED, LEFT)
+            if left or self._arrivals.broken_s(job, now_s) > self._gone_s:
+                out.append(rank)
+        return out
+
+
+def _lanes(group: Group | None) -> int:
+    return LANES_MAX if group is None else group.lanes
