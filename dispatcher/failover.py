@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..recovery.extensions import Answer
     from ..recovery.failover import Budgets, BudgetUse
     from .events import Event
-    from .records import Attempt, Job, Worker
+    from .records import Attempt, Job, Split, Worker
     from .state import State
 
 NORMAL = FailoverStrategy.NORMAL_FAILOVER
@@ -193,6 +193,19 @@ def _name(state: State, fault: FaultRaised) -> None:
     split = epoch.splits.get(fault.split) if epoch is not None else None
     if split is not None and not split.attempt:
         split.named += (fault.made,)
+
+
+def learn(state: State, split: Split) -> None:
+    """A split is delivered: who made it is sound, and who could not is suspect.
+
+    That is the cross-check of split and worker: the split was made elsewhere, so it is not to
+    blame; and a worker that makes another one is not to blame either.
+    """
+    maker = state.attempts[split.attempt].worker
+    state.workers[maker].blamed = 0
+    for name in split.failed_on:
+        if name != maker and name in state.workers:
+            state.workers[name].blamed += 1
 
 
 def _strategy(text: str) -> FailoverStrategy:

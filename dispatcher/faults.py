@@ -137,6 +137,9 @@ def info_of(
         if made[0].job == fault.job
     ]
     running = fault.attempt > 0
+    worker = state.workers.get(fault.worker)
+    epoch = state.epoch(fault.epoch_key) if running else None
+    split = epoch.splits.get(fault.split) if epoch is not None else None
     return FailureInfo(
         fault=number,
         kind=FailureKind(fault.failure),
@@ -155,6 +158,9 @@ def info_of(
         committed=job.position_at if job and job.position else None,
         code=fault.code,
         message=fault.detail,
+        exceptions=(_without_split(fault.detail),) if fault.failure == "exception" else (),
+        failed_on=split.failed_on if split is not None else (),
+        blamed=worker.blamed if worker and worker.incarnation == fault.incarnation else 0,
         log=tuple(fault.detail.splitlines()[-LOG_LINES_MAX:]),
         since_start_s=None if known is None else now_s - known.began_s,
         since_progress_s=None if since_s is None else now_s - since_s,

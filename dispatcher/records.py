@@ -43,6 +43,7 @@ class Worker:
         store: its cache directory, which it may share; empty if it has none.
         cache_limit: bytes that the store may hold.
         limited: why it takes on less than it was told to; empty if it does not.
+        blamed: how many splits that failed on it others have made, since it made one itself.
     """
 
     worker: str
@@ -57,6 +58,7 @@ class Worker:
     store: str = ""
     cache_limit: int = 0
     limited: str = ""
+    blamed: int = 0
     attempts: dict[int, None] = field(default_factory=dict)  # an ordered set
 
 

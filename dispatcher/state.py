@@ -332,6 +332,7 @@ class State:
         if split is None:
             self._check_undelivered(epoch, event.split)
         elif split.attempt:
+            failover.learn(self, split)
             touched = self.end_attempt(self.attempts[split.attempt])
         epoch.splits.pop(event.split, None)
         epoch.kills.pop(event.split, None)

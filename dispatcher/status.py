@@ -60,6 +60,7 @@ def _workers(engine: Engine, now_s: float) -> list[dict[str, Any]]:
             "tensorflow": worker.tensorflow_version,
             "store": worker.store or None,
             "limited": worker.limited or None,
+            "blamed": worker.blamed,
         }
         for worker in engine.state.workers.values()
     ]

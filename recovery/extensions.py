@@ -141,7 +141,7 @@ class Diagnoser:
             # Not at the head: what it loads takes a part of a second, which a start need not wait.
             from .diagnosis.entry import diagnose
 
-            found = self._known[info.fingerprint] = diagnose([*info.exceptions, *info.log])
+            found = self._known[info.fingerprint] = diagnose(info.log or info.exceptions)
             while len(self._known) > _REMEMBERED_MAX:
                 del self._known[next(iter(self._known))]
         return found

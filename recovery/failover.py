@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: A diagnosis with less confidence decides nothing by itself.
 CONFIDENCE_MIN = 0.5
 LOG_LINES_MAX = 50
+#: A worker that fails after so many splits of its were made by others is to blame.
+BLAMED_MAX = 3
 
 
 class FailureKind(str, Enum):
@@ -137,6 +139,8 @@ class FailureInfo:
         trainer_step: the trainer's step.
         committed: (epoch, elements) of the position that the trainer committed last.
         code: penstock's word for the failure, such as "PIPELINE" or "STUCK".
+        failed_on: workers on which the split has failed before in this epoch.
+        blamed: how many splits failed on the worker and were made by others, since it made one.
         message: what happened, in words.
         exceptions: the chain of exceptions, each `Type: message`, the one that was seen first.
         log: the last lines that tell of it, at most 50.
@@ -167,6 +171,8 @@ class FailureInfo:
     trainer_step: int | None = None
     committed: tuple[int, int] | None = None
     code: str = ""
+    failed_on: tuple[str, ...] = ()
+    blamed: int = 0
     message: str = ""
     exceptions: tuple[str, ...] = ()
     log: tuple[str, ...] = ()
@@ -206,16 +212,21 @@ class DiagnosingFailover(FailoverExtension):
 
     A split that cannot be produced is attempted `attempts_max` times, which names the exact record,
     before the job fails. A diagnosis that blames the worker retires it, once for failures that look
-    the same: where a second worker fails in the same way, it is not the worker. Data that is not
-    what it should be ends the job.
+    the same: where a second worker fails in the same way, it is not the worker. So does the
+    cross-check: a worker on which a split fails, after several that others have made, while it made
+    none itself. Data that is not what it should be ends the job.
     """
 
     def get_user_failover_strategy(self, failure_info: FailureInfo) -> FailoverStrategy:
         """The strategy for a failure."""
         if failure_info.kind is FailureKind.HASH_MISMATCH:
             return FailoverStrategy.ABORTION_FAILOVER
+        if failure_info.kind is not FailureKind.EXCEPTION:
+            return FailoverStrategy.NORMAL_FAILOVER
+        if failure_info.blamed >= BLAMED_MAX and not failure_info.failed_on:
+            return FailoverStrategy.NODE_FAILOVER
         found = failure_info.diagnosis
-        if failure_info.kind is not FailureKind.EXCEPTION or found is None:
+        if found is None:
             return FailoverStrategy.NORMAL_FAILOVER
         suggested = found.strategy
         once = (FailoverStrategy.NODE_FAILOVER, FailoverStrategy.GLOBAL_FAILOVER)

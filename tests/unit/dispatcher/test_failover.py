@@ -258,6 +258,39 @@ def test_what_an_extension_is_told() -> None:
     assert {use.strategy: use.used for use in info.budgets} == {NODE: 1, GLOBAL: 0}
 
 
+def make(state: State, attempt: int) -> None:
+    """An attempt's split is delivered."""
+    state.apply(delivered(state.attempts[attempt].split))
+
+
+def test_a_worker_is_blamed_for_what_others_make_until_it_makes_something_itself() -> None:
+    state = running(worker(1, slots=9), worker(2, slots=9), splits=12, attempts_max=9)
+    for _ in range(2):
+        failed = next(iter(state.workers["w1"].attempts))
+        fail(state, failed)
+        answered(state, NORMAL)
+        (again,) = (e for e in schedule(state) if e.trial == 2)
+        assert again.worker == "w2"
+        make(state, again.attempt)
+    assert (state.workers["w1"].blamed, state.workers["w2"].blamed) == (2, 0)
+    number = fail(state, next(iter(state.workers["w1"].attempts)))
+    info = info_of(state, number, 1.0, {}, {}, Budgets())
+    assert (info.blamed, info.failed_on) == (2, ())
+    answered(state, NORMAL)
+    make(state, next(iter(state.workers["w1"].attempts)))
+    assert state.workers["w1"].blamed == 0
+
+
+def test_a_split_that_fails_everywhere_puts_no_blame_on_workers() -> None:
+    state = running(worker(1), worker(2), splits=1, lanes=1, attempts_max=9)
+    for _ in range(4):
+        (attempt,) = state.attempts
+        fail(state, attempt)
+        answered(state, NORMAL)
+        schedule(state)
+    assert [w.blamed for w in state.workers.values()] == [0, 0]
+
+
 def test_hangs_and_mismatches_are_kinds_of_their_own() -> None:
     state = running(worker(1), worker(2), splits=4)
     codes = {1: faults.STUCK, 2: faults.MISMATCH}

@@ -322,6 +322,7 @@ class DispatcherMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.state.attempts and not self.state.failover.open)
     @rule(data=st.data(), code=st.sampled_from(["GONE", "UNREACHABLE", "MISMATCH"]))
     def report_a_problem(self, data: st.DataObject, code: str) -> None:
+        self.decide()  # what was open before is another story
         attempt = data.draw(st.sampled_from(list(self.state.attempts.values())))
         key = (attempt.job, self.state.jobs[attempt.job].client)
         self.sync(key, problems=[pb.Problem(attempt=attempt.attempt, code=code)])

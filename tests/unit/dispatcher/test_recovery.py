@@ -212,7 +212,7 @@ def test_a_snapshot_of_a_version_before_is_read(version: int) -> None:
     content = msgpack.unpackb(to_snapshot(state))
     assert content["version"] == 6
     content["version"] = version
-    content["workers"] = [row[:-1] for row in content["workers"]]
+    content["workers"] = [row[:-2] for row in content["workers"]]
     for row in content["jobs"]:
         row[-1] = [epoch[:-1] for epoch in row[-1]]
     content["jobs"] = [[*row[:-5], *row[-2:]] for row in content["jobs"]]

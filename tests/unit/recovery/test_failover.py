@@ -55,6 +55,12 @@ def test_it_is_not_the_worker_if_a_second_one_fails_in_the_same_way() -> None:
     assert answer(diagnosis=diagnosis(NODE), earlier=(other,)) is NODE
 
 
+def test_a_worker_that_fails_on_what_others_make_is_retired() -> None:
+    assert answer(blamed=3) is NODE
+    assert answer(blamed=2) is NORMAL
+    assert answer(blamed=3, failed_on=("w2",)) is NORMAL  # the split may be to blame
+
+
 def test_a_script_error_does_not_end_the_job_before_the_record_is_known() -> None:
     assert answer(diagnosis=diagnosis(ABORTION)) is NORMAL
 
