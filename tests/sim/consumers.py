@@ -272,7 +272,11 @@ class GroupWorld(World):
         # Elements that always raise are left out, after some attempts.
         patience = first.attempts_max if first.bad else 1000
         pipeline = dataclasses.replace(first, name=_GROUP, lanes=lanes, attempts_max=patience)
-        return dataclasses.replace(setup, pipelines=(pipeline,), journal_lost=False)
+        normal, node, restart, _, late = setup.answers
+        answers = (normal, node, restart, 0, late)  # nothing is aborted
+        return dataclasses.replace(
+            setup, pipelines=(pipeline,), journal_lost=False, answers=answers
+        )
 
     def start_trainers(self) -> None:
         (pipeline,) = self.setup.pipelines
