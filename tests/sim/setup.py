@@ -106,6 +106,7 @@ def choose(rng: random.Random) -> Setup:
         weather.lost = rng.choice((0.0, 0.0, 0.02, 0.1))
         weather.repeated = rng.choice((0.0, 0.02, 0.2))
     pipelines = [_pipeline(rng, f"job{number}") for number in range(rng.choice((1, 1, 1, 2)))]
+    spoiled = any(pipeline.bad for pipeline in pipelines)
     element = 100
     epochs = rng.choice((1, 2, 2, 3))
     # The work is to last about as long as the faults do: half of the runs wait for the trainer,
@@ -138,8 +139,8 @@ def choose(rng: random.Random) -> Setup:
         piece_max=rng.choice((1, 4, 10)),
         frame_s=rng.choice((0.0, 0.01)),
         # Where some elements always raise, a healthy one must not seem to.
-        fails=rng.choice((0.0, 0.0, 0.0, 0.05)) if not any(p.bad for p in pipelines) else 0.0,
-        hangs=rng.choice((0.0, 0.0, 0.0, 0.03)) if faulty else 0.0,
+        fails=0.0 if spoiled else rng.choice((0.0, 0.0, 0.0, 0.05)),
+        hangs=rng.choice((0.0, 0.0, 0.0, 0.03)) if faulty and not spoiled else 0.0,
         checkpoint=rng.choice((0.0, 0.2, 0.7)),
         journal_lost=faulty and rng.random() < 0.02,
         answers=rng.choice(((1, 0, 0, 0, 0), (1, 0, 0, 0, 0), (4, 3, 3, 1, 1), (1, 1, 1, 0, 0))),
