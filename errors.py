@@ -124,6 +124,9 @@ class InSituError(PenstockError):
 
 
 class RestartNeededError(InSituError):
-    """The training can go on, but not in this process: start it again at its last commit."""
+    """The training can go on, but not in this process: start it again at its last commit.
+
+    A program that catches it ends with its `exit_code`, for the launcher to see.
+    """
 
     exit_code = 75

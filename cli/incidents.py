@@ -87,7 +87,7 @@ def repair(
         bool, typer.Option("--rewind", help="Go back to the training's last commit.")
     ] = False,
     restart: Annotated[
-        bool, typer.Option("--restart", help="End the process with exit code 75.")
+        bool, typer.Option("--restart", help="Raise RestartNeededError: start the program again.")
     ] = False,
     abort: Annotated[bool, typer.Option("--abort", help="Raise the error.")] = False,
     values: _Set = None,

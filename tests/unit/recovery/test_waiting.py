@@ -17,7 +17,7 @@ import typer
 from typer.testing import CliRunner
 
 from penstock.cli.incidents import incidents, repair
-from penstock.errors import PenstockError, UsageError
+from penstock.errors import PenstockError, RestartNeededError, UsageError
 from penstock.recovery.incidents import checked_root, create, default_root, find, load_all
 from penstock.recovery.policy import Action, RecoveryPolicy, RecoveryRule
 from penstock.recovery.session import Session
@@ -215,6 +215,36 @@ def test_abort_raises_the_error_as_it_was(tmp_path: Path) -> None:
     (one,) = load_all(tmp_path)
     assert one.outcome is not None
     assert (one.outcome["action"], one.outcome["result"]) == ("abort", "the training ends")
+
+
+def test_an_operator_may_rewind_and_then_have_the_process_started_again(tmp_path: Path) -> None:
+    weights = [0]
+    session = Session(
+        range(5), WAIT, operator=IncidentOperator(tmp_path), rewind=lambda: weights.clear()
+    )
+
+    def loop() -> None:
+        session.commit()
+        for step in session.steps():
+            for attempt in step.attempts():
+                with attempt:
+                    if step.batch == 2:
+                        raise ValueError("no")
+                    weights.append(step.batch)
+
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(loop)
+        assert "rewind" in command(tmp_path, "repair", wait_for_incident(tmp_path), "--rewind")
+        second = wait_for_incident(tmp_path, 2)
+        assert weights == [0, 1], "from the beginning again"
+        assert "restart" in command(tmp_path, "repair", second, "--restart")
+        with pytest.raises(RestartNeededError, match="the data is at epoch 0, batch 2"):
+            ended.result(20)
+    states = [one["state"] for one in json.loads(command(tmp_path, "incidents", "--json"))]
+    assert states == [
+        "rewind by operator, the training went on",
+        "restart by operator, the training restarts",
+    ]
 
 
 def test_nobody_in_time_means_the_default(tmp_path: Path) -> None:
