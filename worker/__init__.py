@@ -13,6 +13,7 @@ clock, no I/O and no threads; `messages` holds the words in and out of it. Aroun
   segments and tells the dispatcher; `segments` is the directory (`segment`, `partial`, `leftover`,
   `cache_files`, `cache_room`), and `segment_file` what stands in a file;
 - `stream` listens on TCP and a Unix socket, with a reader and a sender thread a `connection`;
+- `last_words` says in a file what runs, for the process after this one;
 - `agent` keeps the long poll with the dispatcher going over a `link`, and puts the book right;
 - `server` puts these together into a process.
 

@@ -250,8 +250,10 @@ class Faults:
         world.dispatcher.disk.before = None
         self._restart_dispatcher()
         for host in list(self._down):
-            # Some are gone for good, as long as there is somebody else.
-            if not self._live_workers() or self._rng.random() < 0.6:
+            # Some are gone for good, as long as there is somebody else: a standby waits for ever
+            # for a worker that had not registered before it was stopped.
+            live = [host for host in self._live_workers() if not world.workers[host].standby]
+            if not live or self._rng.random() < 0.6:
                 self._restart_worker(host)
         for name, trainer in world.trainers.items():
             if not trainer.process.alive:
