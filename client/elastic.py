@@ -21,7 +21,7 @@ import secrets
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import UsageError
+from ..errors import ResizedError, UsageError
 from ..timing import Timing
 from .control import Control, parse_service
 from .session import COMMITTED
@@ -135,6 +135,7 @@ class Member:
         resized = True
         while resized:
             resized = False
+            self._be_seated()
             for element in self._source():
                 self.taken += 1
                 yield element
@@ -167,13 +168,27 @@ class Member:
             Which consumer this is now.
         """
         self._before(self)
+        self._meet()
+        self._be_seated()
+        if self._after is not None:
+            self._after(self)
+        return self.membership
+
+    def _meet(self) -> None:
         found = _membership(self.reader.session.join(secrets.token_hex(8)))
         logger.info("consumer %d of %d, generation %d", *found)
         self.reader.restore(COMMITTED, consumer=found)
         self.taken = 0
-        if self._after is not None:
-            self._after(self)
-        return found
+
+    def _be_seated(self) -> None:
+        """Opens the job; if others have resized again meanwhile, it meets them first."""
+        while True:
+            try:
+                self.reader.session.start()
+                return
+            except ResizedError as error:
+                logger.info("joining again: %s", error)
+            self._meet()
 
 
 @contextmanager

@@ -140,15 +140,20 @@ class Session:
             self._ledger.skip(epoch, first, count, why)
 
     def join(self, member: str) -> control_pb2.JoinGroupReply:
-        """Asks for a seat in the job's group anew, as the consumer that this one is."""
-        _, job = self.start_control()
-        assert self._addresses is not None
+        """Asks for a seat in the job's group anew, as the consumer that this one is, if any."""
+        engine = self._engine
+        if engine is not None:
+            engine.check()
+        if self._addresses is None:
+            raise RefusedError("a cluster of this reader's own has no other consumers")
         # Of its own: the job is closed when the group is formed, and with it what belongs to it.
         control = Control(self._addresses, self._options.timing)
         try:
             return control.join(
                 control_pb2.JoinGroupRequest(
-                    group=self._options.job_name or "", member=member, job=job.job
+                    group=self._options.job_name or "",
+                    member=member,
+                    job=engine.history.job.job if engine is not None else "",
                 )
             )
         finally:

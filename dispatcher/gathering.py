@@ -38,6 +38,8 @@ class Gathering:
         timing = engine.timing
         self._gone_s = consumers.gone_after_s(timing)
         self._rendezvous = Rendezvous(self._gone_s, _SETTLE * timing.heartbeat_s)
+        #: When a group was formed of those who met, where that was in this term.
+        self._formed_s: dict[str, float] = {}
 
     def as_job(self, request: control_pb2.OpenJobRequest) -> control_pb2.OpenJobRequest:
         """The request for a job; that of a consumer for its own, in a group that fits it."""
@@ -114,6 +116,7 @@ class Gathering:
     def _form(self, name: str, group: Group | None) -> None:
         engine = self._engine
         self._rendezvous.forget([*engine.state.groups, name])
+        self._formed_s[name] = time.monotonic()
         if group is None:  # whoever opens its job first says what is read
             self._rendezvous.form(name, {}, 1, LANES_MAX)
             return
@@ -155,7 +158,10 @@ class Gathering:
         out = []
         for rank, name in enumerate(group.jobs):
             job = jobs.get(name)
-            if job is None:
+            if job is None:  # it was seated, and should have come soon
+                formed_s = self._formed_s.get(group.group, now_s)
+                if now_s > formed_s + self._engine.timing.client_timeout_s:
+                    out.append(rank)
                 continue
             left = not job.attached and endings.get(name) not in (CLOSED, LEFT)
             if left or self._arrivals.broken_s(job, now_s) > self._gone_s:

@@ -11,6 +11,7 @@ import pytest
 from penstock.client import elastic
 from penstock.client.elastic import Member
 from penstock.client.reader import Reader
+from penstock.errors import ResizedError
 from penstock.proto.control_pb2 import JoinGroupReply
 from penstock.proto.position import Consumer
 
@@ -24,11 +25,12 @@ class FakeReader:
         self.engine = SimpleNamespace(joining=0, gone=())
         self.consumer: Consumer | None = Consumer(0, 1, 1)
         self.passes_over = True
+        self.refusals: list[str] = []
         self._begin = self._committed = 0
 
     @property
     def session(self) -> Any:
-        return SimpleNamespace(start=lambda: self.engine, join=self._join, leave=self._leave)
+        return SimpleNamespace(start=self._start, join=self._join, leave=self._leave)
 
     @property
     def job(self) -> Any:
@@ -55,6 +57,11 @@ class FakeReader:
 
     def __iter__(self) -> Iterator[int]:
         yield from range(self._begin, self.end)
+
+    def _start(self) -> Any:
+        if self.refusals:
+            raise ResizedError(self.refusals.pop())
+        return self.engine
 
     def _join(self, member: str) -> JoinGroupReply:
         assert member
@@ -85,6 +92,14 @@ def test_a_resize_comes_between_two_elements_and_loses_and_repeats_none() -> Non
         "after Membership(rank=1, world=2, generation=2)",
         "close",
     ]
+
+
+def test_a_member_that_comes_late_to_a_resized_group_meets_the_others_again() -> None:
+    reader = FakeReader(2)
+    reader.refusals = ["generation 3", "generation 2"]
+    with elastic.member(cast(Reader, reader)) as member:
+        assert list(member) == [0, 1]
+    assert reader.log == ["meet", "restore 1 of 2", "meet", "restore 1 of 2", "close"]
 
 
 def test_by_default_what_was_handed_out_is_committed() -> None:

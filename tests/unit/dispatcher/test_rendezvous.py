@@ -140,6 +140,12 @@ def test_consumers_and_a_newcomer_meet_at_the_dispatcher() -> None:
             assert (again.rank, again.generation) == (0, 2)
             opened = await stub.OpenJob(await announced(stub, asking(1, 2, 2)))
             assert opened.generation == 2
+            later = Client(stub, "c1of2", opened.job, opened.term)
+            reply = await later.sync()
+            assert list(reply.gone) == []
+            while not reply.gone:  # whoever was seated beside it does not come
+                reply = await later.sync(hold_ms=50)
+            assert list(reply.gone) == [0]
             await channels[0].close()
 
     run(story())
