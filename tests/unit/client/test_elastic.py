@@ -10,8 +10,9 @@ import pytest
 
 from penstock.client import elastic
 from penstock.client.elastic import Member
+from penstock.client.options import checked_consumer
 from penstock.client.reader import Reader
-from penstock.errors import ResizedError
+from penstock.errors import ResizedError, UsageError
 from penstock.proto.control_pb2 import JoinGroupReply
 from penstock.proto.position import Consumer
 
@@ -135,6 +136,13 @@ def test_trainings_that_step_together_leave_at_the_step_that_all_agree_on() -> N
         assert list(member) == [0, 1, 2, 3, 4]
     assert asked[:4] == [True, True, True, False]
     assert reader.log[0] == "commit 3"
+
+
+@pytest.mark.parametrize("seat", [(0,), ("a", 0, 2), (0, 2, 0.5), (0, 2, None), (2, 2), (-1, 2), 3])
+def test_what_is_no_seat_is_refused(seat: object) -> None:
+    with pytest.raises(UsageError, match=r"consumer must be \(rank, world\)"):
+        checked_consumer(seat, "train")
+    assert checked_consumer([1, 2, 3], "train") == Consumer(1, 2, 3)
 
 
 def test_another_source_is_counted_instead() -> None:
