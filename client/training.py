@@ -69,17 +69,28 @@ class TrainingAudit:
 
 def trained(records: Sequence[LifeRecord], truth: Truth | None) -> list[TrainingAudit]:
     """What each training with commits or several consumers was trained on, epoch by epoch."""
-    trainings: dict[tuple[str, int, tuple[str, ...]], list[LifeRecord]] = defaultdict(list)
-    for record in records:
-        if record.life is not None and (record.life.name or record.commits or record.life.start):
-            named = bool(record.life.name)
-            seed, streams = (0, ()) if named else (record.seed, record.streams)
-            trainings[record.life.name, seed, streams].append(record)
     out: list[TrainingAudit] = []
-    for (name, seed, _), lives in trainings.items():
-        ordered = sorted(lives, key=lambda one: one.known.arrival)
-        if any(one.commits or one.known.consumer for one in ordered):
-            out += _Training(name or f"unnamed, seed {seed}", ordered).audited(truth)
+    for lives in _trainings(records):
+        if any(one.commits or one.known.consumer for one in lives):
+            name = lives[0].known.name or f"unnamed, seed {lives[0].seed}"
+            out += _Training(name, lives).audited(truth)
+    return out
+
+
+def _trainings(records: Sequence[LifeRecord]) -> list[list[LifeRecord]]:
+    """The lives of each training, in the order of their arrival.
+
+    An unnamed job ends with its client: one that is restored nowhere is another training.
+    """
+    known = [record for record in records if record.life is not None]
+    out: list[list[LifeRecord]] = []
+    latest: dict[tuple[str, int, tuple[str, ...]], list[LifeRecord]] = {}
+    for record in sorted(known, key=lambda one: one.known.arrival):
+        key = (record.known.name, record.seed, record.streams)
+        if key not in latest or not (record.known.name or record.known.start):
+            latest[key] = []
+            out.append(latest[key])
+        latest[key].append(record)
     return out
 
 
@@ -282,7 +293,7 @@ def _amounts(
     beyond = unique[:, 1] >= limits
     splits, first = np.unique(unique[~beyond, 0], return_index=True)
     inside = unique[~beyond]
-    ends = np.append(first[1:], len(inside))
+    ends = np.append(first[1:], len(inside))[: len(first)]
     lost = 0
     for split, low, high in zip(splits.tolist(), first.tolist(), ends.tolist(), strict=True):
         lost += int(inside[high - 1, 1]) + 1 - (high - low) - begun.get(split, 0)
@@ -291,11 +302,13 @@ def _amounts(
 
 def _ends(elements: Elements, counts: dict[int, int]) -> int:
     """Elements that are missing at the ends of splits that were begun."""
-    lost = 0
-    for split in np.unique(elements.split).tolist():
-        highest = int(elements.index[elements.split == split].max()) + 1
-        lost += max(0, counts.get(split, highest) - highest)
-    return lost
+    splits, place = np.unique(elements.split, return_inverse=True)
+    ends = np.zeros(len(splits), np.int64)
+    np.maximum.at(ends, place.reshape(-1), elements.index + 1)
+    return sum(
+        max(0, counts.get(split, end) - end)
+        for split, end in zip(splits.tolist(), ends.tolist(), strict=True)
+    )
 
 
 def _altered(parts: Sequence[Elements]) -> int:

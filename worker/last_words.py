@@ -1,13 +1,12 @@
 """Last words: what a worker is doing, in a file that its successor reads.
 
 Theory of operation. A process that the kernel kills for its memory can say nothing, so it says
-beforehand what it runs: the file is replaced whenever an attempt begins or ends, and, where
+beforehand what it runs: the file is written whenever an attempt begins or ends, and, where
 elements are made one by one, for each of them. A clean stop says so. The successor, started with
 the same file, knows what was running, and its supervisor may tell it how the process ended
-(`--last-exit`).
-If that was memory, it runs with half the slots and half the buffers, and half again the next time;
-the dispatcher is told what was running, so that an element that kills one worker after the other is
-found.
+(`--last-exit`). If that was memory, it runs with half the slots and half the buffers, and half
+again the next time; the dispatcher is told what was running, so that an element that kills one
+worker after the other is found.
 
 The file is written for a process that dies, not for a machine that does: without fsync.
 """
@@ -16,12 +15,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import io
     from pathlib import Path
 
     from .messages import Assignment
@@ -168,6 +167,9 @@ class LastWords:
         self._doing: dict[int, Doing] = {}
         self._memory = ""
         self._refused = False
+        self._file: io.FileIO | None = None
+        self._length = 0
+        self._closed = False
         self._write()
 
     def began(self, assignment: Assignment) -> None:
@@ -202,17 +204,27 @@ class LastWords:
             self._doing.clear()
             self._deaths, self._memory = 0, ""
             self._write()
+            self._closed = True
+            if self._file is not None:
+                self._file.close()
 
     def _write(self) -> None:
+        if self._closed:
+            return  # of a run that was left behind
         said = {
             "deaths": self._deaths,
             "memory": self._memory,
             "doing": [asdict(doing) for doing in self._doing.values()],
         }
-        temporary = self._path.with_name(f"{self._path.name}.new")
+        content = json.dumps(said).encode()
+        # One write of one page or so: a kill leaves the words before it or these. What is left of
+        # longer ones is overwritten with blanks.
+        self._length = max(self._length, len(content))
         try:
-            temporary.write_text(json.dumps(said))
-            os.replace(temporary, self._path)
+            if self._file is None:
+                self._file = self._path.open("wb", buffering=0)
+            self._file.seek(0)
+            self._file.write(content.ljust(self._length))
         except OSError as error:
             if not self._refused:
                 self._refused = True

@@ -56,18 +56,18 @@ PIPELINES: dict[str, Build] = {
     "shuffled": lambda _: numbers(13).shuffle(8),
     "records": _records,
     "interleave": _interleaved,
-    "batch": lambda _: numbers(40).shuffle(5).batch(4),
-    "batch and map": lambda _: numbers(43).batch(3).map(lambda i, s: (i, tf.reduce_sum(s))),
-    "drop_remainder": lambda _: tf.data.Dataset.range(43).batch(4, drop_remainder=True),
+    "batch": lambda _: numbers(22).shuffle(5).batch(4),
+    "batch and map": lambda _: numbers(22).batch(3).map(lambda i, s: (i, tf.reduce_sum(s))),
+    "drop_remainder": lambda _: tf.data.Dataset.range(23).batch(4, drop_remainder=True),
     "ragged": lambda _: tf.data.Dataset.range(13).map(_ragged),
     "strings": lambda _: tf.data.Dataset.range(13).map(tf.strings.as_string),
     "dict": lambda _: tf.data.Dataset.range(13).map(lambda i: {"a": i, "b": (i * i, [i])}),
     "augmented": lambda _: tf.data.Dataset.range(13).map(_augmented),
     "cached": lambda _: numbers(13).cache().map(lambda i, s: i + s),
     "zip": _zipped,
-    "filter": lambda _: tf.data.Dataset.range(40).filter(lambda i: i % 3 == 0),
+    "filter": lambda _: tf.data.Dataset.range(22).filter(lambda i: i % 3 == 0),
     "flat_map": lambda _: tf.data.Dataset.range(7).flat_map(tf.data.Dataset.range),
-    "replayed at the client": lambda _: numbers(60).batch(4).shuffle(4, seed=3).take(12),
+    "replayed at the client": lambda _: numbers(30).batch(4).shuffle(4, seed=3).take(6),
 }
 #: What these give depends on what is drawn, or on which elements come together: a plain run of them
 #: has as many elements.

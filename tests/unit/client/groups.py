@@ -62,18 +62,18 @@ class Data:
 class Recorder:
     """Makes the ledgers of lives in a directory, in the order of their arrival."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, name: str = "train") -> None:
+        self.directory, self.name = directory, name
         self._arrivals = itertools.count(1)
         self._made: list[Ledger] = []
 
     def __call__(self, data: Data, consumer: Consumer, start: str, own: Position | None) -> Ledger:
         arrival = next(self._arrivals)
         life = ledgers.Life(
-            name="train",
+            name=self.name,
             arrival=(1, arrival),
             start="" if own is None else str(own),
-            consumer=consumer.row(),
+            consumer=consumer.row() if self.name else None,
             group_start=start,
             splits=(len(data.sizes),),
             weights=((),),

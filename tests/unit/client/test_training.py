@@ -84,6 +84,17 @@ def test_an_epoch_under_way_lacks_nothing_yet(group: Group, tmp_path: Path) -> N
     assert (only.over, only.elements) == (False, 10)
 
 
+def test_a_training_of_which_nothing_is_held_safe_yet_is_clean(
+    group: Group, tmp_path: Path
+) -> None:
+    life = group.life(0)
+    life.take(12)
+    life.commit(8, done=False)
+    report = audit(tmp_path, truth())
+    assert report.clean
+    assert [(t.over, t.elements) for t in report.trainings] == [(False, 0)]
+
+
 def test_a_commit_that_was_lost_shows_as_loss(group: Group, tmp_path: Path) -> None:
     life = group.life(0)
     life.take(12)
@@ -132,6 +143,24 @@ def test_a_life_that_goes_back_to_an_older_checkpoint_is_no_repetition(
     group.committed[0] = older
     group.finish(1)
     assert audit(tmp_path, truth()).clean
+
+
+def test_unnamed_jobs_are_one_training_only_where_one_goes_on_with_the_other(
+    tmp_path: Path,
+) -> None:
+    recorder = Recorder(tmp_path, name="")
+    group = Group(DATA, 1, recorder=recorder)
+    first = group.life(0)
+    first.take(12)
+    first.commit(9)
+    second = group.life(0)  # from the beginning, as a job of its own
+    second.take(20)
+    group.commit(0, second, 15)
+    group.finish(1)  # goes on with the second
+    report = audit(tmp_path, truth())
+    recorder.close()
+    assert report.clean, report.trainings
+    assert [(t.lives, t.elements) for t in report.trainings if t.epoch == 0] == [(1, 9), (2, 50)]
 
 
 def test_a_life_that_begins_anew_after_commits_repeats(group: Group, tmp_path: Path) -> None:
