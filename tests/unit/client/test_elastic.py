@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -31,7 +32,10 @@ class FakeReader:
 
     @property
     def session(self) -> Any:
-        return SimpleNamespace(start=self._start, join=self._join, leave=self._leave)
+        give_up = partial(self.log.append, "give up")
+        return SimpleNamespace(
+            start=self._start, join=self._join, leave=self._leave, give_up=give_up
+        )
 
     @property
     def job(self) -> Any:
@@ -121,6 +125,20 @@ def test_one_that_is_gone_is_waited_for_or_not(policy: str, pending: bool) -> No
         assert not member.pending
         reader.engine.gone = (1,)
         assert member.pending == pending
+
+
+@pytest.mark.parametrize(
+    ("policy", "log"), [("wait", ["close"]), ("redistribute", ["give up", "close"])]
+)
+def test_a_training_that_raises_has_died_and_is_not_done(policy: str, log: list[str]) -> None:
+    reader = FakeReader(3)
+    with (
+        pytest.raises(ZeroDivisionError),
+        elastic.member(cast(Reader, reader), on_consumer_death=policy) as member,
+    ):
+        next(iter(member))
+        raise ZeroDivisionError
+    assert reader.log == log
 
 
 def test_trainings_that_step_together_leave_at_the_step_that_all_agree_on() -> None:
