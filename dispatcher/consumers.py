@@ -215,9 +215,10 @@ def check_commit(state: State, job: Job, text: str) -> None:
             wanted = Consumer(group.jobs.index(job.job), group.world, group.generation)
             if position.consumer != wanted:
                 raise PositionError(f"the position is not one of {job.name}: {position!r}")
-            # A resize must not fail: so it is tried, with what the others have committed.
-            others = [other for other in committed(state, group) if other != job.position]
-            regrouped(group.position, [*others, text])
+            # A resize must not fail: so it is tried, with what another one has committed. What
+            # all have fits already, and to read it took 0.1 s of 64 consumers, for each commit.
+            others = (other for other in committed(state, group) if other != job.position)
+            regrouped(group.position, [next(filter(None, others), ""), text])
 
 
 def consumer_of(request: control_pb2.OpenJobRequest) -> Consumer:
