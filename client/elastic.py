@@ -144,7 +144,10 @@ class Member:
                     resized = True
                     break
             if resized:
+                epoch = self.reader.epoch
                 self.resize()
+                # Where all of it was known to be taken, the next epoch is not this iteration's.
+                resized = epoch is None or self.reader.job.next_epoch[0] <= epoch
 
     def commit(self) -> Position:
         """Commits what was handed out: call it when a checkpoint holds that."""

@@ -20,7 +20,10 @@ from penstock.proto.position import Consumer
 
 
 class FakeReader:
-    """A reader of 0, 1, 2, … that goes on where it was committed, whoever it is."""
+    """A reader of 0, 1, 2, … that goes on where it was committed, whoever it is.
+
+    It knows the end of an epoch as soon as its last element is taken.
+    """
 
     def __init__(self, end: int) -> None:
         self.end = end
@@ -28,6 +31,8 @@ class FakeReader:
         self.engine = SimpleNamespace(joining=0, gone=())
         self.consumer: Consumer | None = Consumer(0, 1, 1)
         self.passes_over = True
+        self.epoch: int | None = None
+        self._next_epoch = 0
         self.refusals: list[str] = []
         self._begin = self._committed = 0
 
@@ -40,7 +45,7 @@ class FakeReader:
 
     @property
     def job(self) -> Any:
-        return SimpleNamespace(consumer=self.consumer)
+        return SimpleNamespace(consumer=self.consumer, next_epoch=(self._next_epoch,))
 
     def commit(self, taken: int) -> None:
         self._committed = self._begin + taken
@@ -49,7 +54,8 @@ class FakeReader:
     def restore(self, position: str, *, consumer: tuple[int, ...]) -> None:
         assert position == "committed"
         self.consumer = Consumer(*consumer)
-        self._begin = self._committed
+        self._next_epoch += self._committed // self.end
+        self._begin = self._committed % self.end
         self.log.append(f"restore {consumer[0]} of {consumer[1]}")
 
     def close(self) -> None:
@@ -62,6 +68,7 @@ class FakeReader:
         self.close()
 
     def __iter__(self) -> Iterator[int]:
+        self.epoch = self._next_epoch
         yield from range(self._begin, self.end)
 
     def _start(self) -> Any:
@@ -98,6 +105,19 @@ def test_a_resize_comes_between_two_elements_and_loses_and_repeats_none() -> Non
         "after Membership(rank=1, world=2, generation=2)",
         "close",
     ]
+
+
+def test_a_resize_after_the_last_element_of_an_epoch_ends_the_iteration() -> None:
+    reader = FakeReader(3)
+    with elastic.member(cast(Reader, reader)) as member:
+        seen = []
+        for element in member:
+            seen.append(element)
+            reader.engine.joining = int(element == 2)
+        assert seen == [0, 1, 2]
+        assert list(member) == [0, 1, 2]
+        assert reader.epoch == 1
+    assert reader.log == ["commit 3", "meet", "restore 1 of 2", "close"]
 
 
 def test_a_member_that_comes_late_to_a_resized_group_meets_the_others_again() -> None:
