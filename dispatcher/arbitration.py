@@ -87,9 +87,10 @@ def check(request: control_pb2.RuleStepRequest) -> None:
 
 @dataclass(slots=True)
 class _Vote:
-    """Proposals for one key; it ends so long after the first of them."""
+    """Proposals for one key; it ends so long after the first of them. `waiting` calls are held."""
 
     ends_s: float
+    waiting: int = 0
     proposals: dict[int, Proposal] = field(default_factory=dict)
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -122,16 +123,19 @@ class Votes:
         hold_s = min(request.hold_ms / 1000, _HOLD_S_MAX)
         left_s = vote.ends_s - time.monotonic()
         until_s = min(hold_s, left_s) if vote.proposals else hold_s
+        key = (request.group, request.step, request.round)
+        vote.waiting += 1
         try:
             await asyncio.wait_for(vote.over.wait(), max(until_s, 0.0))
         except asyncio.TimeoutError:
-            key = (request.group, request.step, request.round)
-            if self._open.get(key) is not vote:
-                return None  # it was ended by another call
-            if not vote.proposals:
-                del self._open[key]
-            elif time.monotonic() >= vote.ends_s:
+            stands = self._open.get(key) is vote  # else it was ended by another call
+            if stands and vote.proposals and time.monotonic() >= vote.ends_s:
                 return self._end(request)
+        finally:
+            vote.waiting -= 1
+            # While others listen, they are to hear what is proposed yet.
+            if not (vote.waiting or vote.proposals) and self._open.get(key) is vote:
+                del self._open[key]
         return None
 
     def _of(self, request: control_pb2.RuleStepRequest) -> _Vote:
