@@ -144,7 +144,10 @@ class Member:
                     resized = True
                     break
             if resized:
+                epoch = self.reader.epoch
                 self.resize()
+                # Where all of it was known to be taken, the next epoch is not this iteration's.
+                resized = epoch is None or self.reader.job.next_epoch[0] <= epoch
 
     def commit(self) -> Position:
         """Commits what was handed out: call it when a checkpoint holds that."""
@@ -203,6 +206,8 @@ def member(
 ) -> Iterator[Member]:
     """Lets a consumer live through resizes, and closes its reader at the end.
 
+    A body that raises is a consumer's death, one that ends is done.
+
     Args:
         reader: one of several consumers: `Reader(consumer=…)`.
         source: gives an epoch; by default the reader itself. For a `tf.data.Dataset` that was
@@ -224,15 +229,22 @@ def member(
         )
     if reader.consumer is None:
         raise UsageError("an elastic member needs a Reader(consumer=(rank, world))")
+    made = Member(
+        reader,
+        source=source,
+        before_resize=before_resize,
+        after_resize=after_resize,
+        on_consumer_death=on_consumer_death,
+        agree=agree,
+    )
     with reader:
-        yield Member(
-            reader,
-            source=source,
-            before_resize=before_resize,
-            after_resize=after_resize,
-            on_consumer_death=on_consumer_death,
-            agree=agree,
-        )
+        try:
+            yield made
+        except BaseException:
+            # A training that raises has died, whatever its process does then: it is not done.
+            if on_consumer_death == REDISTRIBUTE:
+                reader.session.give_up()
+            raise
 
 
 @contextmanager

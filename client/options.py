@@ -180,7 +180,8 @@ def checked_consumer(value: object, job_name: str | None) -> Consumer | None:
         for number in (value if isinstance(value, (tuple, list)) else ())
         if hasattr(number, "__index__") and not isinstance(number, bool)
     ]
-    if len(numbers) not in (2, 3) or min(numbers) < 0 or not 0 <= numbers[0] < numbers[1] < 1 << 16:
+    whole = isinstance(value, (tuple, list)) and len(numbers) == len(value) in (2, 3)
+    if not whole or min(numbers) < 0 or not numbers[0] < numbers[1] < 1 << 16:
         raise UsageError(
             "consumer must be (rank, world), two whole numbers with 0 <= rank < world, or None,"
             f" not {value!r:.80}"

@@ -164,6 +164,13 @@ class Session:
         self.start().leaving = True
         self.close()
 
+    def give_up(self) -> None:
+        """Closes; what this consumer was reading is left to the others."""
+        engine = self._engine
+        if engine is not None:
+            engine.leaving = True
+        self.close()
+
     def start_control(self) -> tuple[Control, OpenedJob]:
         """The dispatcher, and the job, which is opened if it is not open."""
         engine = self.start()

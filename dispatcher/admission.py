@@ -119,7 +119,7 @@ def open_job(state: State, request: control_pb2.OpenJobRequest, seed: int) -> li
         JobFailedError: the client's own job has failed.
     """
     check_version(request.protocol_version, "client")
-    _check_job_request(state, request)
+    check_job_request(state, request)
     job = find_job(state, request)
     if job is not None and request.client in job.former:
         raise taken_over(job, request.client)  # a request that comes late takes nothing back
@@ -276,7 +276,13 @@ def worker_of(state: State, incarnation: str) -> Worker | None:
     return None
 
 
-def _check_job_request(state: State, request: control_pb2.OpenJobRequest) -> None:
+def check_job_request(state: State, request: control_pb2.OpenJobRequest) -> None:
+    """Refuses a request for a job that cannot be, whatever jobs there are.
+
+    Raises:
+        UsageError: a field is out of range.
+        NotFoundError: one of its datasets is not registered.
+    """
     _present("client", request.client)
     if len(request.job_name) > NAME_CHARS_MAX:
         raise UsageError(f"job_name must have at most {NAME_CHARS_MAX} characters")

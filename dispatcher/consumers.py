@@ -80,10 +80,10 @@ def group_events(state: State, request: control_pb2.OpenJobRequest, seed: int) -
     Raises:
         UsageError: there cannot be such a consumer; the message says what can be.
         RefusedError: the group has other settings.
-        ResizedError: the client goes on at a position of a former generation.
+        ResizedError: the client's position or seat is not one of this generation.
     """
     wanted, group = request.consumer, state.groups.get(request.job_name)
-    _check_consumer(request, group)
+    check_consumer(request, group)
     if group is None:
         if any(job.name == request.job_name for job in state.jobs.values()):
             raise RefusedError(
@@ -96,6 +96,11 @@ def group_events(state: State, request: control_pb2.OpenJobRequest, seed: int) -
         raise ResizedError(
             f"the position is one of generation {wanted.generation} of {group.group!r}, which is in"
             f' generation {group.generation} now: pass restore="committed"'
+        )
+    if wanted.generation and wanted.world != group.world:
+        raise ResizedError(
+            f"the seat is one of {wanted.world} consumers, and generation {group.generation} of"
+            f" {group.group!r} has {group.world}: join it again"
         )
     if wanted.world == group.world:
         if group.position and not wanted.restore and not wanted.generation:
@@ -210,9 +215,10 @@ def check_commit(state: State, job: Job, text: str) -> None:
             wanted = Consumer(group.jobs.index(job.job), group.world, group.generation)
             if position.consumer != wanted:
                 raise PositionError(f"the position is not one of {job.name}: {position!r}")
-            # A resize must not fail: so it is tried, with what the others have committed.
-            others = [other for other in committed(state, group) if other != job.position]
-            regrouped(group.position, [*others, text])
+            # A resize must not fail: so it is tried, with what another one has committed. What
+            # all have fits already, and to read it took 0.1 s of 64 consumers, for each commit.
+            others = (other for other in committed(state, group) if other != job.position)
+            regrouped(group.position, [next(filter(None, others), ""), text])
 
 
 def consumer_of(request: control_pb2.OpenJobRequest) -> Consumer:
@@ -242,7 +248,12 @@ def _formed(
     )
 
 
-def _check_consumer(request: control_pb2.OpenJobRequest, group: Group | None) -> None:
+def check_consumer(request: control_pb2.OpenJobRequest, group: Group | None) -> None:
+    """Refuses a consumer that cannot be.
+
+    Raises:
+        UsageError: the message says what can be.
+    """
     wanted = request.consumer
     if not request.job_name:
         raise UsageError("consumer needs a job_name, which names the group")

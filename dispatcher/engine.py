@@ -244,7 +244,7 @@ class Engine:
             self._touched |= touched
             if isinstance(event, _SEATING):
                 self._seats = None
-            self._note(event)
+            self._note(event, touched)
 
     def _current_seats(self, touched: Iterable[str]) -> Seats:
         """Which workers have room, given those whose attempts have changed since the last time."""
@@ -341,7 +341,7 @@ class Engine:
         deadlines += [self._look_s, self.reachability.deadline_s(now_s)]
         return min(*deadlines, self.notices.deadline_s(timing.worker_timeout_s))
 
-    def _note(self, event: Event) -> None:
+    def _note(self, event: Event, touched: set[str]) -> None:
         """What follows from an event outside the state: who is listened to, and the log."""
         log_event(self.state, event)
         match event:
@@ -368,7 +368,7 @@ class Engine:
             case ev.JobClosed(job, reason):
                 self._closed(job, reason)
             case ev.GroupFormed(group):
-                for job in self.state.groups[group].former:
+                for job in touched.intersection(self.state.groups[group].former):
                     self._closed(job, "its group was resized")
             case ev.AttemptDropped(attempt) if is_gone(event):
                 self.reports.dropped(attempt)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..proto import control_pb2
-from ..proto.seats import LANES_MAX, regrouped
+from ..proto.seats import LANES_MAX, name_of_job, regrouped
 from . import admission, consumers
 from .events import GroupFormed
 from .rendezvous import MEMBERS_MAX, Rendezvous
@@ -47,7 +47,14 @@ class Gathering:
         if not request.HasField("consumer"):
             consumers.check_plain(state, request)
             return request
-        self._arrivals.check_resize(state.groups.get(request.job_name), request)
+        group = state.groups.get(request.job_name)
+        self._arrivals.check_resize(group, request)
+        # A group that is formed for a request that is refused then would stay as it is.
+        consumers.check_consumer(request, group)
+        named = control_pb2.OpenJobRequest()
+        named.CopyFrom(request)
+        named.job_name = name_of_job(request.job_name, consumers.consumer_of(request))
+        admission.check_job_request(state, named)
         engine.commit(consumers.group_events(state, request, secrets.randbits(63)))
         self._arrivals.resized(state.groups[request.job_name], request.arrival)
         as_job = consumers.as_job(state, request)
@@ -62,6 +69,8 @@ class Gathering:
             if job.job in group.jobs:
                 endings = [self._engine.endings.get(name) for name in group.jobs]
                 waiting = self._rendezvous.joining(group.group, time.monotonic())
+                # Nobody is to commit and meet for one who cannot be seated.
+                waiting = 0 if self._is_full(group) else waiting
                 reply.joining = waiting + endings.count(LEFT)
                 reply.gone.extend(self._gone(group))
 
@@ -69,13 +78,17 @@ class Gathering:
         """A process asks for a seat in a group.
 
         Raises:
-            UsageError: the group or the process has no name.
+            UsageError: a name is missing or too long, or there are too few lanes.
             ResizedError: it is a consumer of a former generation.
         """
         engine, name = self._engine, request.group
-        if not name or not request.member or not 0 <= request.at_least <= MEMBERS_MAX:
-            raise UsageError("group and member must have names, at_least be at most 65536")
+        for field, text in (("group", name), ("member", request.member)):
+            if not 0 < len(text) <= admission.NAME_CHARS_MAX:
+                raise UsageError(f"{field} must have 1 to {admission.NAME_CHARS_MAX} characters")
         group = engine.state.groups.get(name)
+        most = MEMBERS_MAX if group is None else group.lanes
+        if request.at_least > most:
+            raise UsageError(f"at_least must be at most {most}, not {request.at_least}")
         now_s = time.monotonic()
         generation = 0 if group is None else group.generation
         # What a former consumer held was committed, or is lost: it joins as anybody else.
@@ -85,7 +98,7 @@ class Gathering:
             new = self._rendezvous.ask(name, request.member, job, request.at_least, now_s)
             if new and group is not None:
                 engine.news.bump([job for job in group.jobs if job])
-            waiting = self._rendezvous.missing(name, self._alive(group), _lanes(group), now_s)
+            waiting = self._missing(name, group, now_s)
             if waiting:
                 return control_pb2.JoinGroupReply(term=engine.state.term, waiting=waiting)
             self._form(name, group)
@@ -107,11 +120,27 @@ class Gathering:
         for name in self._rendezvous.names(now_s):
             group = self._engine.state.groups.get(name)
             count = self._rendezvous.joining(name, now_s)
-            missing = self._rendezvous.missing(name, self._alive(group), _lanes(group), now_s)
+            missing = self._missing(name, group, now_s)
             out.append(
                 f"{count} of group {name!r} wait for seats: {'; '.join(missing) or 'nobody'}"
             )
         return out
+
+    def _missing(self, name: str, group: Group | None, now_s: float) -> list[str]:
+        """For whom or what those who ask for a seat wait, in words."""
+        if group is None:
+            formed_s = self._formed_s.get(name)
+            if formed_s is not None and now_s < formed_s + self._engine.timing.client_timeout_s:
+                # Formed once more, it would have two consumers of one rank and generation.
+                return ["those who have seats to begin"]
+        elif self._is_full(group):
+            return [f"a lane: {group.lanes} consumers have them all"]
+        return self._rendezvous.missing(name, self._alive(group), _lanes(group), now_s)
+
+    def _is_full(self, group: Group) -> bool:
+        """Whether its consumers have a lane each, and none of them asks for a seat anew."""
+        alive = self._alive(group)
+        return len(alive) >= group.lanes and not self._rendezvous.meets(group.group, alive)
 
     def _form(self, name: str, group: Group | None) -> None:
         engine = self._engine

@@ -26,6 +26,7 @@ MemoryEvent: TypeAlias = WorkerLimited | SplitKilled
 KILLS_MAX = 4
 LIMIT_CHARS_MAX = 1000
 KILLED_MAX = 4096
+_ELEMENTS_MAX = (1 << 63) - 1
 
 
 def apply(state: State, event: MemoryEvent) -> set[str]:
@@ -55,7 +56,7 @@ def is_suspect(epoch: Epoch, split: int) -> bool:
 
 
 def check_request(request: control_pb2.RegisterWorkerRequest) -> None:
-    """Refuses last words that are too long.
+    """Refuses last words that are too long, or name what cannot be.
 
     Raises:
         UsageError: the message says what is accepted.
@@ -64,6 +65,8 @@ def check_request(request: control_pb2.RegisterWorkerRequest) -> None:
         raise UsageError(
             f"limited must have at most {LIMIT_CHARS_MAX} characters, killed {KILLED_MAX} splits"
         )
+    if any(killed.elements > _ELEMENTS_MAX for killed in request.killed):
+        raise UsageError(f"elements of a killed split must be at most {_ELEMENTS_MAX}")
 
 
 def register_events(

@@ -139,7 +139,9 @@ def last_resort(
     epoch = state.epoch(attempt.epoch_key)
     assert epoch is not None, "an attempt is of an open epoch"
     named = epoch.splits[attempt.split].named
-    same = fault.exact and all(element == fault.made for element in named)
+    # The first attempt names none; each later one has to, or the cause may have been another.
+    often = len(named) >= attempt.trial - 2
+    same = fault.exact and often and all(element == fault.made for element in named)
     if job.on_bad == FAIL or not same:
         return [JobFailed(job.job, why)]
     told = job.on_bad == QUARANTINE

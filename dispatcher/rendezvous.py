@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
 
 #: At most so many processes wait for one group.
 MEMBERS_MAX = 1 << 16
@@ -84,6 +84,11 @@ class Rendezvous:
             return 0
         self._prune(known.waiting, now_s)
         return len(known.waiting)
+
+    def meets(self, group: str, jobs: Container[str]) -> bool:
+        """Whether one of those who wait is a consumer with one of these jobs."""
+        known = self._groups.get(group)
+        return known is not None and any(one.job in jobs for one in known.waiting.values())
 
     def names(self, now_s: float) -> list[str]:
         """The groups that somebody waits for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter
 from pathlib import Path
@@ -137,13 +138,13 @@ def test_processes_without_ranks_share_a_job(shared_cluster: LocalCluster) -> No
         held.clear()
 
     def other() -> None:
-        with sharing(shared_cluster) as member:
+        with contextlib.suppress(ZeroDivisionError), sharing(shared_cluster) as member:
             elements = iter(member)
             trained.extend(int(next(elements)[0]) for _ in range(20))
             member.commit()
             for _ in range(7):  # not committed: they come again
                 next(elements)
-            member.reader.session.leave()  # as if it died, and was noticed at once
+            raise ZeroDivisionError  # its training has died
 
     with sharing(shared_cluster, before) as member:
         elements = iter(member)

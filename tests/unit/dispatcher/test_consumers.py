@@ -124,6 +124,7 @@ def test_a_resize_with_nothing_committed_begins_where_the_last_one_did() -> None
         (asking(0, 2, block=8), RefusedError, "block=1, not 8"),
         (asking(0, 2, seed=1), RefusedError, "seed=99, not 1"),
         (asking(0, 2, generation=7), ResizedError, "generation 7 of 'train', which is in gener"),
+        (asking(0, 1, generation=1, restore=True), ResizedError, "generation 1 of 'train' has 2"),
         (asking(0, 2, streams=[FINGERPRINT, "ff" * 8]), UsageError, "share one stream, not 2"),
     ],
 )
@@ -252,6 +253,41 @@ def test_a_late_call_of_a_former_consumer_does_not_resize_the_group_back() -> No
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await stub.OpenJob(late)
             assert dict(refused.value.trailing_metadata())["penstock-error"] == "ResizedError"
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"streams": ["ff" * 8]}, "is not registered"),
+        ({"attempts_max": 0}, "attempts_max must be"),
+        ({"name": "n" * 250}, "job_name must have at most 256 characters"),
+    ],
+)
+def test_no_group_is_left_of_a_request_that_is_refused(more: dict[str, Any], said: str) -> None:
+    async def story() -> None:
+        async with serving() as (dispatcher, stub):
+            await put_dataset(stub)
+            with pytest.raises(grpc.aio.AioRpcError, match=said):
+                await _open(stub, asking(0, 2, **more))
+            assert dispatcher.engine.state.groups == {}
+            assert (await _open(stub, asking(0, 2))).generation == 1
+
+    run(story())
+
+
+def test_a_resize_ends_the_jobs_of_the_last_generation_and_not_those_before_it_again() -> None:
+    async def story() -> None:
+        async with serving() as (dispatcher, stub):
+            await put_dataset(stub)
+            first = (await _open(stub, asking(0, 1))).job
+            second = (await _open(stub, asking(0, 2, restore=True))).job
+            other = (await _open(stub, job_request("alone", "other"))).job
+            await stub.CloseClient(pb.CloseClientRequest(job=other, client="alone"))
+            await _open(stub, asking(0, 3, restore=True))
+            assert list(dispatcher.engine.state.groups["train"].former) == [first, second]
+            assert list(dispatcher.engine.endings) == [first, other, second]
 
     run(story())
 

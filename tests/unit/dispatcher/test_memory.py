@@ -78,3 +78,8 @@ def test_a_worker_says_that_it_takes_on_less() -> None:
     assert from_snapshot(to_snapshot(state)).workers["w1"].limited == "1 deaths of memory"
     with pytest.raises(UsageError, match="limited must have at most"):
         memory.check_request(pb.RegisterWorkerRequest(limited="x" * 1001))
+
+
+def test_more_elements_than_a_journal_can_number_are_refused() -> None:
+    with pytest.raises(UsageError, match="elements of a killed split must be at most"):
+        memory.check_request(pb.RegisterWorkerRequest(killed=[killed(1, (1 << 64) - 1)]))

@@ -67,7 +67,10 @@ def test_an_element_that_all_attempts_name_is_left_out_and_the_split_begins_anew
     assert bad_of(state) == [2, 4]
 
 
-@pytest.mark.parametrize("elements", [(None, 4, 5), (None, None, None), (None, 4, None), (3, 4, 4)])
+@pytest.mark.parametrize(
+    "elements",
+    [(None, 4, 5), (None, None, None), (None, 4, None), (None, None, 4), (3, 4, 4)],
+)
 def test_what_is_not_named_again_and_again_fails_the_job(elements: tuple[int | None, ...]) -> None:
     state = running()
     failed = fail_thrice(state, *elements)

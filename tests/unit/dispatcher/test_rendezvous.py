@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import grpc
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -147,5 +148,43 @@ def test_consumers_and_a_newcomer_meet_at_the_dispatcher() -> None:
                 reply = await later.sync(hold_ms=50)
             assert list(reply.gone) == [0]
             await channels[0].close()
+
+    run(story())
+
+
+def test_who_comes_before_those_with_seats_have_begun_waits_for_them() -> None:
+    async def story() -> None:
+        async with serving(timing=QUICK) as (_, stub):
+            await put_dataset(stub)
+            assert await seated(stub, {"first": ""}) == {"first": (0, 1, 1)}
+            waits = await stub.JoinGroup(joining("second"))
+            assert not waits.seated
+            assert list(waits.waiting) == ["those who have seats to begin"]
+            job = (await stub.OpenJob(await announced(stub, asking(0, 1, 1)))).job
+            first = Client(stub, "c0of1", job)
+            assert (await first.sync()).joining == 1
+            seats = await seated(stub, {"again": job, "second": ""})
+            assert seats == {"again": (0, 2, 2), "second": (1, 2, 2)}
+
+    run(story())
+
+
+def test_those_who_read_do_not_meet_for_one_who_cannot_be_seated() -> None:
+    async def story() -> None:
+        async with serving(timing=QUICK) as (_, stub):
+            await put_dataset(stub)
+            request = asking(0, 1)
+            request.lanes = 1
+            job = (await stub.OpenJob(await announced(stub, request))).job
+            waits = await stub.JoinGroup(joining("new"))
+            assert list(waits.waiting) == ["a lane: 1 consumers have them all"]
+            client = Client(stub, "c0of1", job)
+            assert (await client.sync()).joining == 0
+            with pytest.raises(grpc.aio.AioRpcError, match="at_least must be at most 1, not 2"):
+                await stub.JoinGroup(pb.JoinGroupRequest(group="train", member="b", at_least=2))
+            with pytest.raises(grpc.aio.AioRpcError, match="member must have 1 to 256 characters"):
+                await stub.JoinGroup(joining("m" * 257))
+            await stub.CloseClient(pb.CloseClientRequest(job=job, client="c0of1", leaving=True))
+            assert await seated(stub, {"new": ""}) == {"new": (0, 1, 2)}
 
     run(story())
