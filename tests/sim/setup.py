@@ -107,7 +107,6 @@ def choose(rng: random.Random) -> Setup:
         weather.repeated = rng.choice((0.0, 0.02, 0.2))
     pipelines = [_pipeline(rng, f"job{number}") for number in range(rng.choice((1, 1, 1, 2)))]
     spoiled = any(pipeline.bad for pipeline in pipelines)
-    element = 100
     epochs = rng.choice((1, 2, 2, 3))
     # The work is to last about as long as the faults do: half of the runs wait for the trainer,
     # the others for the workers.
@@ -122,7 +121,7 @@ def choose(rng: random.Random) -> Setup:
         standbys=rng.choice((0, 0, 1, 2)),
         slots=rng.choice((1, 2, 4)),
         worker_memory=rng.choice((1, 20_000, 1 << 20)),
-        client_memory=rng.choice((element, 20 * element, 1 << 20)),
+        client_memory=rng.choice((100, 2_000, 1 << 20)),  # an element has 100 bytes
         epochs=epochs,
         timing=timing,
         weather=weather,
