@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 #: What the default extension is called in status and journal.
 DEFAULT_NAME = "penstock"
-METHOD = "get_user_failover_strategy"
 NAME_CHARS_MAX = 256
 _NAME = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)::([A-Za-z_]\w*)", re.ASCII)
 _REMEMBERED_MAX = 64
