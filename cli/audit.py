@@ -73,7 +73,7 @@ def _print(report: AuditReport, console: Console) -> None:
         table.add_column(column, justify="left" if column == "client" else "right")
     for visit in report.visits:
         table.add_row(
-            visit.file,
+            escape(visit.file),
             str(visit.stream),
             str(visit.epoch),
             "finished" if visit.finished else "unfinished",
@@ -92,7 +92,7 @@ def _print(report: AuditReport, console: Console) -> None:
     if report.trainings:
         _print_trainings(report, console)
     for text in report.damaged:
-        console.print(f"[red]damaged:[/red] {text}")
+        console.print(f"[red]damaged:[/red] {escape(text)}")
     exact = "[green]every element exactly once[/green]"
     console.print(exact if report.clean else "[red]NOT exact[/red]")
 
@@ -103,7 +103,7 @@ def _print_trainings(report: AuditReport, console: Console) -> None:
         table.add_column(column, justify="left" if column == "training" else "right")
     for training in report.trainings:
         table.add_row(
-            training.training,
+            escape(training.training),
             str(training.stream),
             str(training.epoch),
             "over" if training.over else "under way",

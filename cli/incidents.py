@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from ..errors import RefusedError, UsageError
+from ..errors import NotFoundError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from ..recovery.incidents import Incident
@@ -63,17 +64,23 @@ def incidents(
         if json:
             typer.echo(jsonlib.dumps(_document(one)))
             return
-        typer.echo((one.directory / "report.txt").read_text(), nl=False)
+        try:
+            text = (one.directory / "report.txt").read_text("utf-8", "replace")
+        except OSError as error:
+            raise NotFoundError(f"{one.identity} has no report: {error.strerror}") from None
+        typer.echo(text, nl=False)
         typer.echo(f"state: {_state(one)}")
         return
     found = load_all(root)
     if json:
         typer.echo(jsonlib.dumps([_document(one) for one in found]))
         return
-    table = Table("id", "state", "step", "error", "program", title=f"Incidents in {root}")
+    table = Table("id", "state", "step", "error", "program", title=escape(f"Incidents in {root}"))
     for one in found:
         texts = (str(one.report.get(key, "")) for key in ("step", "error", "program"))
-        table.add_row(one.identity, _state(one), *(text[:_TEXT_CHARS_MAX] for text in texts))
+        table.add_row(
+            one.identity, _state(one), *(escape(text[:_TEXT_CHARS_MAX]) for text in texts)
+        )
     Console(width=None if Console().is_terminal else 200).print(table)
 
 

@@ -63,7 +63,9 @@ def list_command(
         return
     table = Table("element", "job", "worker", "error")
     for name, bad in found.items():
-        table.add_row(name, bad["name"] or "-", bad["worker"] or "-", escape(bad["error"] or "-"))
+        table.add_row(
+            name, escape(bad["name"] or "-"), bad["worker"] or "-", escape(bad["error"] or "-")
+        )
     Console().print(table)
 
 

@@ -33,10 +33,11 @@ def status(
     if json:
         typer.echo(jsonlib.dumps(picture))
     else:
-        _print(picture, Console())
+        print_status(picture, Console())
 
 
-def _print(picture: dict[str, Any], console: Console) -> None:
+def print_status(picture: dict[str, Any], console: Console) -> None:
+    """Prints a status document for people."""
     console.print(f"dispatcher: term {picture['term']}, up {picture['uptime_s']:.0f} s")
     restored = f"{picture['restored_attempts']} attempts began at a checkpoint"
     cached = f"{picture['cached_attempts']} read a cache"
@@ -47,8 +48,8 @@ def _print(picture: dict[str, Any], console: Console) -> None:
         heartbeat = worker.get("last_heartbeat_s")
         workers.add_row(
             worker["id"],
-            worker["address"],
-            _state_of(worker),
+            escape(worker["address"]),
+            escape(_state_of(worker)),
             str(worker.get("attempts", "")),
             "" if heartbeat is None else f"{heartbeat:.1f}",
         )
@@ -60,7 +61,7 @@ def _print(picture: dict[str, Any], console: Console) -> None:
             epoch = stream.get("epoch")
             jobs.add_row(
                 job["id"],
-                job["name"] or "-",
+                escape(job["name"] or "-"),
                 job["state"],
                 str(number),
                 "-" if epoch is None else str(epoch),
@@ -79,7 +80,7 @@ def _print(picture: dict[str, Any], console: Console) -> None:
             console.print(f"job {job['id']} leaves out {count} bad elements (penstock quarantine)")
     _print_failover(picture["failover"], console)
     for text in picture["waiting"]:
-        console.print(f"[yellow]waiting:[/yellow] {text}")
+        console.print(f"[yellow]waiting:[/yellow] {escape(text)}")
 
 
 def _print_failover(failover: dict[str, Any], console: Console) -> None:
@@ -91,8 +92,8 @@ def _print_failover(failover: dict[str, Any], console: Console) -> None:
             decisions.add_row(
                 str(made["fault"]),
                 made["job"] or "-",
-                made["strategy"] + reason,
-                made["source"],
+                escape(made["strategy"] + reason),
+                escape(made["source"]),
                 escape(made["text"]),
             )
         console.print(decisions)
@@ -102,7 +103,8 @@ def _print_failover(failover: dict[str, Any], console: Console) -> None:
             f" {spent['left']} left"
         )
     for who in failover["retired"]:
-        console.print(f"retired: worker {who['worker']} at {who['address']}, {who['reason']}")
+        where = escape(f"{who['address']}, {who['reason']}")
+        console.print(f"retired: worker {who['worker']} at {where}")
     for problem in failover["problems"]:
         console.print(f"[red]failover extension:[/red] {escape(problem)}")
 
@@ -114,7 +116,7 @@ def _print_groups(groups: list[dict[str, Any]], console: Console) -> None:
         for consumer in group["consumers"]:
             at = consumer["committed"]
             table.add_row(
-                group["name"],
+                escape(group["name"]),
                 str(group["generation"] - 1),
                 f"{consumer['rank']} of {group['world']}",
                 consumer["state"],
@@ -134,7 +136,7 @@ def _print_cache(cache: dict[str, Any], console: Console) -> None:
     console.print(stores)
     for decision in cache["decisions"]:
         answer = "on" if decision["on"] else "off"
-        console.print(f"cache {decision['key'][:12]}: {answer}, {decision['reason']}")
+        console.print(f"cache {decision['key'][:12]}: {answer}, {escape(decision['reason'])}")
 
 
 def _state_of(worker: dict[str, Any]) -> str:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 #: What the default extension is called in status and journal.
 DEFAULT_NAME = "penstock"
-METHOD = "get_user_failover_strategy"
 NAME_CHARS_MAX = 256
 _NAME = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)::([A-Za-z_]\w*)", re.ASCII)
 _REMEMBERED_MAX = 64
@@ -77,7 +76,7 @@ def find_extension(name: str, argument: str) -> type[FailoverExtension]:
         sys.path.insert(0, "")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module raises
+    except (Exception, SystemExit) as error:  # whatever the user's module raises
         raise UsageError(
             f"{argument}: {module_name!r} cannot be imported: {_told(error)}"
         ) from error
@@ -101,7 +100,7 @@ def load_extension(name: str, argument: str) -> FailoverExtension:
     found = find_extension(name, argument)
     try:
         return found()
-    except Exception as error:  # whatever the user's constructor raises
+    except (Exception, SystemExit) as error:  # whatever the user's constructor raises
         raise UsageError(
             f"{argument}: {name}() must take no arguments and not raise: {_told(error)}"
         ) from error
@@ -127,10 +126,11 @@ def answer_of(extension: FailoverExtension, name: str, info: FailureInfo) -> Ans
 
 
 class Diagnoser:
-    """Finds root causes, once for failures that look the same."""
+    """Finds root causes, once for failures that look the same; several threads may ask."""
 
     def __init__(self) -> None:
         self._known: dict[str, Diagnosis] = {}
+        self._lock = threading.Lock()
 
     def __call__(self, info: FailureInfo) -> Diagnosis | None:
         """The root cause of a failure; None for kinds that tell of none."""
@@ -141,9 +141,11 @@ class Diagnoser:
             # Not at the head: what it loads takes a part of a second, which a start need not wait.
             from .diagnosis.entry import diagnose
 
-            found = self._known[info.fingerprint] = diagnose(info.log or info.exceptions)
-            while len(self._known) > _REMEMBERED_MAX:
-                del self._known[next(iter(self._known))]
+            found = diagnose(info.log or info.exceptions)
+            with self._lock:
+                self._known[info.fingerprint] = found
+                while len(self._known) > _REMEMBERED_MAX:
+                    del self._known[next(iter(self._known))]
         return found
 
 

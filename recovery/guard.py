@@ -15,6 +15,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..errors import UsageError
 from .decisions import Decision, Fault, Handled, Means, Stage, decide, timed_out, why_not
 from .policy import Action, RecoveryPolicy
 from .tracebacks import fingerprint_of, summary_of
@@ -81,6 +82,9 @@ class Guard:
     Attributes:
         policy: the policy.
         history: what was decided so far.
+
+    Raises:
+        UsageError: the policy is none.
     """
 
     def __init__(
@@ -90,6 +94,8 @@ class Guard:
         draw: random.Random | None = None,
         arbiter: Arbiter | None = None,
     ) -> None:
+        if policy is not None and not isinstance(policy, RecoveryPolicy):
+            raise UsageError(f"policy must be a RecoveryPolicy, not {policy!r:.80}")
         self.policy = policy or RecoveryPolicy()
         self.history: list[Handled] = []
         self._operator = operator

@@ -94,7 +94,8 @@ def create(root: Path, report: dict[str, Any], text_of: Any) -> tuple[str, Path]
     directory = _fresh(root)
     identity = directory.name
     _write(directory / "report.txt", text_of(report, identity))
-    _write(directory / "report.json", json.dumps({**report, "id": identity}, indent=1))
+    document = json.dumps({**report, "id": identity}, indent=1, ensure_ascii=False)
+    _write(directory / "report.json", document)
     return identity, directory
 
 
@@ -147,15 +148,15 @@ def _read(path: Path) -> dict[str, Any] | None:
     """A JSON object from a file; None if there is none."""
     with contextlib.suppress(OSError, ValueError):
         if path.stat().st_size <= _FILE_BYTES_MAX:
-            value = json.loads(path.read_text())
+            value = json.loads(path.read_bytes())
             return value if isinstance(value, dict) else None
     return None
 
 
 def _write(path: Path, text: str) -> None:
     fresh = path.with_name(f".{path.name}.new")
-    with fresh.open("w") as file:
-        file.write(text)
+    with fresh.open("wb") as file:
+        file.write(text.encode("utf-8", "replace"))  # half characters cannot be shown either
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)

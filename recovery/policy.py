@@ -231,9 +231,11 @@ class RecoveryPolicy:
     operator_default: Action = Action.ABORT
 
     def __post_init__(self) -> None:
+        if not isinstance(self.rules, (tuple, list)) or not all(
+            isinstance(rule, RecoveryRule) for rule in self.rules
+        ):
+            raise UsageError(f"rules must be a tuple of RecoveryRules, not {self.rules!r:.80}")
         object.__setattr__(self, "rules", tuple(self.rules))
-        if not all(isinstance(rule, RecoveryRule) for rule in self.rules):
-            raise UsageError(f"rules must be RecoveryRules, not {self.rules!r:.80}")
         _check_count("per_fingerprint", self.per_fingerprint, 0)
         _check_count("overall", self.overall, 0)
         # What could go on for ever by itself is not among them.

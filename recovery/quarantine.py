@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UsageError
+from ..errors import InSituError, UsageError
 from .batches import as_array, leaves, pieces_of
+from .tracebacks import summary_of
 
 _TEXT_CHARS_MAX = 2000
 
@@ -56,8 +57,14 @@ class Quarantine:
             the directory.
 
         Raises:
-            OSError: it could not be written.
+            InSituError: it could not be written.
         """
+        try:
+            return self._store(step, batch, about)
+        except OSError as failure:
+            raise InSituError(f"quarantine failed: {failure}") from failure
+
+    def _store(self, step: int, batch: Any, about: dict[str, Any]) -> Path:
         arrays, plain = _parts(batch)
         final = self._directory / f"step-{step:08}-{secrets.token_hex(4)}"
         fresh = final.with_name(f".{final.name}.new")
@@ -95,7 +102,11 @@ def _parts(batch: Any) -> tuple[dict[str, Any], dict[str, str]]:
     arrays: dict[str, Any] = {}
     plain: dict[str, str] = {}
     for name, leaf in leaves(batch):
-        array = as_array(leaf)
+        try:
+            array = as_array(leaf)
+        except Exception as failure:  # a tensor that has no value, or whose device is lost
+            plain[name] = f"it cannot be read: {summary_of(failure)}"
+            continue
         if array is None:
             plain[name] = repr(leaf)[:_TEXT_CHARS_MAX]
         elif array.dtype.hasobject:

@@ -23,7 +23,7 @@ from ..errors import InSituError, ReplayMismatchError, RestartNeededError, Usage
 from .batches import differences, hashes_of
 from .decisions import Means, Stage
 from .guard import Guard
-from .policy import Action, RecoveryPolicy
+from .policy import Action
 from .quarantine import Quarantine
 from .report import SessionReport, Skipped
 from .sources import source_of
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from .arbitration import Arbiter
     from .guard import Operator
+    from .policy import RecoveryPolicy
     from .sources import Source
 
 _END = object()
@@ -87,8 +88,6 @@ class Session:
         for name, value in (("snapshot", snapshot), ("restore", restore), ("rewind", rewind)):
             if value is not None and not callable(value):
                 raise UsageError(f"{name} must be a function, not {value!r:.80}")
-        if policy is not None and not isinstance(policy, RecoveryPolicy):
-            raise UsageError(f"policy must be a RecoveryPolicy, not {policy!r:.80}")
         self._source: Source = source_of(batches)
         self._guard = Guard(policy, operator, arbiter=arbiter)
         self._snapshot, self._restore, self._rewind = snapshot, restore, rewind
@@ -284,17 +283,16 @@ class Session:
                 action = self._decide(error, place.number, attempt, Stage.FETCH, None)
                 if action is Action.ABORT:
                     raise
-                self._doubt = "" if self._source.replays else summary_of(error)
                 forget(error)
-                if self._source.replays:
-                    self._iterator = None
                 if action is Action.REWIND:
                     self._go_back()
         self._note_recovered()
         if batch is _END:
             return None
         step = Step(self, place.number, batch, place.epoch, place.taken)
-        if self._hashing:
+        if self._hand is not None:  # who had it may have changed it
+            step.hashes = self._hand.hashes
+        elif self._hashing:
             step.hashes = hashes_of(batch)
         self._hand = step
         return step
@@ -304,7 +302,15 @@ class Session:
             return self._hand.batch
         if self._iterator is None:
             self._iterator = self._source.open(place.epoch, place.taken)
-        batch = next(self._iterator, _END)
+        try:
+            batch = next(self._iterator, _END)
+        except BaseException as error:
+            # Whatever becomes of the error: a generator that has raised only ends from now on.
+            if self._source.replays:
+                self._iterator = None
+            else:
+                self._doubt = summary_of(error)
+            raise
         if batch is _END and self._doubt:
             raise InSituError(
                 f"the iterator ended right after it had failed ({self._doubt}), so nobody knows"
@@ -323,9 +329,10 @@ class Session:
         attempt = 0
         while True:
             attempt += 1
+            self._iterator = None  # until the new one has given this batch
             try:
-                self._iterator = self._source.open(step.epoch, step.taken)
-                fresh = next(self._iterator, _END)
+                iterator = self._source.open(step.epoch, step.taken)
+                fresh = next(iterator, _END)
                 now = hashes_of(fresh)
                 given = step.hashes
                 if fresh is _END or (given is not None and differences(given, now)):
@@ -341,6 +348,7 @@ class Session:
                 forget(error)
                 if action is not Action.RETRY:
                     return action
+        self._iterator = iterator
         self._refetched += 1
         for name in differences(hashes_of(step.batch), now):
             self._altered.append(f"step {step.number}: {name}")
@@ -369,10 +377,7 @@ class Session:
         kept = None
         if self._quarantine is not None:
             about = {"error": summary, "position": self.position, "attempts": step.attempt}
-            try:
-                kept = self._quarantine.store(step.number, step.batch, about)
-            except OSError as failure:
-                raise InSituError(f"quarantine failed: {failure}") from failure
+            kept = self._quarantine.store(step.number, step.batch, about)
         self._source.skipped(step.epoch, step.taken, summary)
         self._skipped.append(Skipped(step.number, self.position, summary, kept))
         step.over = step.skipped = True

@@ -142,7 +142,10 @@ class StatefulSource(LocalSource):
 
     def commit(self, epoch: int, taken: int) -> None:
         """See `Source`; there is nobody to tell."""
-        self._committed = (epoch, taken), self._object.state_dict()
+        place = epoch, taken
+        # While the batch that comes next is in hand, the object is behind it.
+        known = place in self._states
+        self._committed = place, self._states[place] if known else self._object.state_dict()
 
     def _iterate(self, epoch: int, taken: int) -> Iterator[Any]:
         iterator = iter(self._object)

@@ -35,9 +35,10 @@ def summary_of(error: BaseException) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """The message, of any length."""
+    """The message, of any length, as text that can be written and sent."""
     try:
-        return str(error)
+        # Names of files that are no UTF-8 come into messages as half characters.
+        return str(error).encode("utf-8", "backslashreplace").decode()
     except Exception as failure:  # a user's __str__ may do anything
         return f"<its message cannot be shown: {type(failure).__name__}>"
 

@@ -25,6 +25,7 @@ from .patching import Patch, load_patch
 from .policy import Action
 from .reports import ANSWERS, VERSION, least_report_of, report_of, text_of
 from .settable import Change, apply_all, changes, checked_settable, shown
+from .tracebacks import summary_of
 
 if TYPE_CHECKING:
     from .guard import Scene
@@ -67,6 +68,7 @@ class IncidentOperator:
         self._allow_patch = allow_patch
         self._patch: Patch | None = None
         self._asking = threading.Lock()
+        self._closed = False
 
     def ask(self, error: BaseException, scene: Scene) -> Action | None:
         """Waits for an answer that can be carried out; None if there was none in time.
@@ -77,7 +79,7 @@ class IncidentOperator:
             OSError: there is no room for an incident.
         """
         with self._asking:
-            return self._ask(error, scene)
+            return None if self._closed else self._ask(error, scene)
 
     def _ask(self, error: BaseException, scene: Scene) -> Action | None:
         identity, directory = self._incident(error, scene)
@@ -96,22 +98,25 @@ class IncidentOperator:
             except UsageError as refusal:
                 _logger.warning("an answer to incident %s was refused: %s", identity, refusal)
                 return {"error": str(refusal)}
+            except Exception as failure:  # the program's objects may do anything when they are set
+                _logger.exception("an answer to incident %s failed", identity)
+                return {"error": f"the answer failed: {summary_of(failure)}"}
             chosen.append(action)
             return {"done": True, "action": action.value, "set": request.get("set") or {}}
 
         began_s = time.monotonic()
         with ControlSocket(directory) as self._socket:
-            self._socket.serve(answer, began_s + timeout_s)
+            if not self._closed:  # since the question was begun
+                self._socket.serve(answer, began_s + timeout_s)
         self._socket = None
         self._directory = directory
         self._outcome = {
             "action": chosen[0].value if chosen else scene.policy.operator_default.value,
             "by": "operator" if chosen else "default",
             "waited_s": round(time.monotonic() - began_s, 3),
-            "result": "",
             "patched": list(self._patch.names) if self._patch is not None else [],
         }
-        conclude(directory, self._outcome)
+        self._conclude(directory)
         return chosen[0] if chosen else None
 
     def tell(self, error: BaseException, scene: Scene, action: Action) -> None:
@@ -121,7 +126,7 @@ class IncidentOperator:
             self._outcome = {"action": action.value, "by": "policy"}
         what = "restarts" if action is Action.RESTART else "ends"
         self._alert(f"step {scene.fault.step} failed and the training {what}", self._directory)
-        conclude(self._directory, {**self._outcome, "result": f"the training {what}"})
+        self._conclude(self._directory, f"the training {what}")
         self._directory = None
         self._alerts.flush(_FLUSH_S)
 
@@ -133,7 +138,7 @@ class IncidentOperator:
             _logger.warning("the patch of %s did not help: reverted", ", ".join(patch.names))
         if self._directory is not None:
             result = "the training went on" if succeeded else "the step failed again"
-            conclude(self._directory, {**self._outcome, "result": result})
+            self._conclude(self._directory, result)
             self._directory = None
 
     def repeat(self, step: int) -> None:
@@ -146,7 +151,8 @@ class IncidentOperator:
             apply_all(self._set[1])
 
     def close(self) -> None:
-        """Ends a wait, from another thread, as if its time were over."""
+        """Ends a wait, from another thread, as if its time were over; nobody is asked any more."""
+        self._closed = True
         socket = self._socket
         if socket is not None:
             socket.wake()
@@ -158,6 +164,13 @@ class IncidentOperator:
             _logger.exception("the report of step %d cannot be made", scene.fault.step)
             report = least_report_of(scene, failure)
         return create(self._root, report, text_of)
+
+    def _conclude(self, directory: Path, result: str = "") -> None:
+        """Writes what became of it; a full disk changes nothing of that."""
+        try:
+            conclude(directory, {**self._outcome, "result": result})
+        except OSError:
+            _logger.exception("the outcome of incident %s cannot be written", directory.name)
 
     def _alert(self, summary: str, directory: Path, *, needs_operator: bool = False) -> None:
         text = f"report in {directory}/report.txt"
@@ -189,7 +202,7 @@ class IncidentOperator:
         self._patch = self._patched(request.get("patch"), directory)
         try:
             apply_all(todo)
-        except UsageError:
+        except BaseException:
             if self._patch is not None:
                 self._patch.revert()
                 self._patch = None

@@ -41,10 +41,12 @@ _APPLICATION_ID = 0x70656E69  # "peni": another program's database is not writte
 _WORD = re.compile(r"[A-Za-z_]{3,40}")
 _FRAME = re.compile(r"File \"(?:[^\"]*/)?([^\"/]+)\", line \d+, in (\S+)")
 _SCHEMA = f"""
-BEGIN;
-CREATE TABLE incident (number INTEGER PRIMARY KEY, at REAL NOT NULL, root_cause TEXT NOT NULL,
-  fingerprint TEXT NOT NULL, evidence TEXT NOT NULL, diagnosis TEXT NOT NULL,
-  model TEXT NOT NULL, suggestion TEXT NOT NULL, outcome TEXT NOT NULL, note TEXT NOT NULL);
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS incident (
+  number INTEGER PRIMARY KEY, at REAL NOT NULL, root_cause TEXT NOT NULL, fingerprint TEXT NOT NULL,
+  evidence TEXT NOT NULL, diagnosis TEXT NOT NULL,
+  model TEXT NOT NULL, suggestion TEXT NOT NULL, outcome TEXT NOT NULL,
+  note TEXT NOT NULL);
 PRAGMA application_id = {_APPLICATION_ID};
 COMMIT;
 """
@@ -104,7 +106,7 @@ class Incidents:
             if database.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
                 if database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                     raise UsageError(f"{path} is a database of something else than incidents")
-                database.executescript(_SCHEMA)
+                database.executescript(_SCHEMA)  # another process may do so, too
             if self._full_text:
                 _index(database)
 

@@ -111,14 +111,14 @@ def accept_pending(
     known = tuple(known)
     if not pending.exists():
         raise UsageError(f"{pending} does not exist")
-    waiting = load_pending(pending, known)
+    have_rules = load_rules(rules) if rules is not None and rules.exists() else ()
+    waiting = load_pending(pending, (*known, *have_rules))
     for kind, path, some in (
         ("rules", rules, waiting.rules),
         ("filters", filters, waiting.filters),
     ):
         if some and path is None:
             raise UsageError(f"{pending} has {kind}: give one --{kind} FILE, to which they go")
-    have_rules = load_rules(rules) if rules is not None and rules.exists() else ()
     all_rules = unique((*known, *have_rules, *_new(waiting.rules, have_rules)))
     have_filters: tuple[Filter, ...] = ()
     if filters is not None and filters.exists():

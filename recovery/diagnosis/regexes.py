@@ -26,7 +26,7 @@ _WORD_CHARS_MIN = 3
 _WORDS_MAX = 40
 _RUNS_MAX = 12
 _BRACES = re.compile(r"\{(\d*)(,?)(\d*)\}")
-_GROUP = re.compile(r"\((?:\?(?::|P<\w+>|[aimsux]+(?:-[imsx]+)?:|(?P<look><?[=!])))?")
+_GROUP = re.compile(r"\((?:\?(?::|P<\w+>|[aimsu]+(?:-[ims]+)?:|(?P<look><?[=!])))?")
 _FLAGS = re.compile(r"\(\?[aimsux]+\)")
 
 
@@ -192,7 +192,7 @@ class _Reader:
     def _group(self) -> Item:
         match = _GROUP.match(self.text, self.at)
         if match is None or self.text.startswith("?", match.end()):
-            raise self.refused("groups may be (…), (?:…), (?P<name>…) and look-arounds")
+            raise self.refused("groups may be (…), (?:…), (?P<name>…), (?i:…) and look-arounds")
         self.at = match.end()
         self.depth += 1
         if self.depth > DEPTH_MAX:

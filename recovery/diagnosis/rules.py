@@ -16,7 +16,7 @@ from ..strategy import FailoverStrategy
 from .documents import choice_of, entries, read_json, text_of, texts_of
 from .regexes import Pattern, accept
 from .result import Category
-from .trial import LINE_CHARS_MAX, try_out
+from .trial import try_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 SCHEMA = "penstock.diagnosis.rules"
 VERSION = 1
 RULES_MAX = 5000
-EPISODE_CHARS_MAX = 4 * LINE_CHARS_MAX
 CATEGORIES = tuple(one.value for one in Category)
 ROLES = ("root", "cascade", "confirmation")
 SCOPES = ("line", "episode")

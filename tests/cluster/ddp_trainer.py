@@ -7,6 +7,8 @@ as `mirrored_trainer` does: its weight is the sum of all that was ever trained o
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from penstock.client.reader import Reader
@@ -75,7 +77,14 @@ def main(address: str, job: str, rank: int, ports: list[str], weights: Path, str
         restore="committed",
         timing=TIMING,
     ) as reader:
-        follow(model, reader, (element[0] for element in reader), rank, weights)
+        follow(model, reader, batches(reader), rank, weights, batch=BATCH)
+
+
+def batches(reader: Reader) -> Iterator[list[int]]:
+    """The elements of an epoch in batches: a stream has what its workers make, single ones here."""
+    numbers = (int(element[0]) for element in reader)
+    while batch := list(islice(numbers, BATCH)):
+        yield batch
 
 
 if __name__ == "__main__":

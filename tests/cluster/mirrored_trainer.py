@@ -75,23 +75,25 @@ def main(address: str, job: str, rank: int, ports: list[str], weights: Path) -> 
         follow(model, reader, iter(reader), rank, weights)
 
 
-def follow(model: Any, reader: Any, batches: Iterator[Any], rank: int, weights: Path) -> None:
-    """Does what standard input says."""
+def follow(
+    model: Any, reader: Any, batches: Iterator[Any], rank: int, weights: Path, batch: int = 1
+) -> None:
+    """Does what standard input says; `batch` elements of the reader are one of `batches`."""
     taken = 0
     for line in sys.stdin:
         command, _, number = line.strip().partition(" ")
         answer: Any = []
         for _ in range(int(number or 0)):
-            batch = next(batches, None)
-            taken += batch is not None
-            elements = [] if batch is None else [int(element) for element in batch]
+            given = next(batches, None)
+            taken += given is not None
+            elements = [] if given is None else [int(element) for element in given]
             answer += elements
             if not model.step(elements):
                 break
         if command == "save":
             if rank == 0:
                 weights.write_text(repr(model.value))
-            reader.commit(taken)
+            reader.commit(taken, batch=batch)
         elif command == "weight":
             answer = model.value
         print(json.dumps(answer), flush=True)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from penstock.cli.main import app
+from penstock.errors import UsageError
 from penstock.recovery.diagnosis import diagnose
+from penstock.recovery.diagnosis.documents import write_json
 from penstock.recovery.diagnosis.entry import builtin_rules
 from penstock.recovery.diagnosis.filters import load_filters
+from penstock.recovery.diagnosis.pending import SCHEMA, VERSION, accept_pending
+from penstock.recovery.diagnosis.rules import parse_rule, to_document
 from penstock.recovery.diagnosis.templates import GROUPS_MAX, Miner
 from penstock.recovery.fingerprints import fingerprint, mask
 
@@ -65,3 +70,18 @@ def test_what_is_learned_is_used_after_a_yes_only(tmp_path: Path) -> None:
     assert diagnose(lines).root_cause == "ConnectionError"
     known = load_filters(filters, builtin_rules())
     assert diagnose(lines, filters=known).root_cause == "KeyError"
+
+
+def test_a_filter_that_would_hide_what_an_own_rule_is_for_is_not_accepted(tmp_path: Path) -> None:
+    line = "probe failed: flux capacitor is dry"
+    pending, filters, rules = (tmp_path / f"{name}.json" for name in ("p", "filters", "rules"))
+    routine = {"id": "dry", "pattern": "flux capacitor is dry", "example": line}
+    write_json(pending, {"schema": SCHEMA, "version": VERSION, "filters": [routine], "rules": []})
+    rule = {
+        "id": "flux", "reason": "FluxError", "pattern": "flux capacitor", "category": "data",
+        "recoverable": True, "action": "retry", "mitigation": "Fill it.", "positive": [line],
+    }  # fmt: skip
+    write_json(rules, to_document([parse_rule(rule, "flux")]))
+    with pytest.raises(UsageError, match="it would hide 'probe failed: flux"):
+        accept_pending(pending, builtin_rules(), filters=filters, rules=rules)
+    assert not filters.exists()

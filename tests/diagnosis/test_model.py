@@ -74,6 +74,7 @@ def test_a_good_answer_becomes_a_suggestion_of_the_model(serve: Callable[..., Se
         answer(confidence=2),
         answer(confidence=True),
         answer(confidence=math.nan),
+        answer(confidence=10**400),
         answer(mitigation=7),
         answer(quotes=[]),
         answer(quotes=["flux capacitor f7 is dry"] * 6),

@@ -31,6 +31,7 @@ from penstock.recovery.diagnosis.trial import PATTERN_SECONDS_MAX, try_out
         "x*",
         ".*",
         "(?x) a b",
+        "(?x:(a+) +)b",
         "(?(1)a|b)",
         7,
         None,

@@ -43,6 +43,10 @@ class Failing(Good):
     def __init__(self):
         raise KeyError("no such file")
 
+class Ending(Good):
+    def __init__(self):
+        raise SystemExit(3)
+
 class Other:
     def get_user_failover_strategy(self, failure_info):
         return FailoverStrategy.NODE_FAILOVER
@@ -59,6 +63,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> str
     (tmp_path / f"{name}.py").write_text(MODULE)
     (tmp_path / f"{name}_broken.py").write_text("import nothing_of_that_name")
     (tmp_path / f"{name}_raising.py").write_text("raise SystemError('at import')")
+    (tmp_path / f"{name}_ending.py").write_text("raise SystemExit('of a script')")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     yield name
     for known in [known for known in sys.modules if known.startswith(name)]:
@@ -80,12 +85,14 @@ def info(kind: FailureKind = FailureKind.DEATH, **more: Any) -> FailureInfo:
         ("_absent::Good", ["cannot be imported", "ModuleNotFoundError", "_absent"]),
         ("_broken::Good", ["cannot be imported", "nothing_of_that_name"]),
         ("_raising::Good", ["cannot be imported", "SystemError: at import"]),
+        ("_ending::Good", ["cannot be imported", "SystemExit: of a script"]),
         ("::Better", ["has no class 'Better'"]),
         ("::Other", ["subclass of penstock.FailoverExtension"]),
         ("::function", ["subclass of penstock.FailoverExtension"]),
         ("::Mute", ["must define get_user_failover_strategy"]),
         ("::Choosy", ["take no arguments", "TypeError"]),
         ("::Failing", ["not raise", "KeyError: 'no such file'"]),
+        ("::Ending", ["not raise", "SystemExit: 3"]),
     ],
 )
 def test_what_is_wrong_with_a_name_is_said_with_the_argument(

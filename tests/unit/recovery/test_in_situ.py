@@ -100,3 +100,8 @@ def test_what_runs_later_is_refused() -> None:
     for function in (later, generator, 3):
         with pytest.raises(UsageError, match="in_situ is for an ordinary function"):
             penstock.in_situ(function)
+
+
+def test_a_policy_that_is_none_is_refused_at_once() -> None:
+    with pytest.raises(UsageError, match="policy must be a RecoveryPolicy, not 'retry'"):
+        penstock.in_situ(int, policy="retry")  # type: ignore[arg-type]

@@ -85,6 +85,7 @@ def test_a_pause_is_never_longer_than_its_limit_and_the_jitter(
         (lambda: Backoff(factor=float("nan")), "factor"),
         (lambda: Backoff(jitter=2), "jitter"),
         (lambda: RecoveryPolicy((OSError,)), "rules"),
+        (lambda: RecoveryPolicy(RecoveryRule(OSError, "retry")), "rules must be a tuple"),
         (lambda: RecoveryPolicy(exhausted="retry"), "exhausted must be one of wait, restart, abo"),
         (lambda: RecoveryPolicy(operator_default="rewind"), "operator_default"),
         (lambda: RecoveryPolicy(overall=-1), "overall"),

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from penstock.errors import UsageError
+from penstock.errors import InSituError, UsageError
 from penstock.recovery.quarantine import Quarantine, load_arrays
 
 
@@ -34,6 +34,24 @@ def test_a_batch_is_kept_with_its_error(tmp_path: Path) -> None:
     assert half.tolist() == [1.5]
     assert stat.S_IMODE(kept.stat().st_mode) == 0o700
     assert [path.name for path in kept.parent.iterdir()] == [kept.name], "nothing half done"
+
+
+def test_what_cannot_be_read_any_more_is_named_and_the_rest_is_kept(tmp_path: Path) -> None:
+    class Lost:
+        def __array__(self, *_: object) -> None:
+            raise RuntimeError("the device is lost")
+
+    kept = Quarantine(tmp_path).store(1, {"x": Lost(), "y": np.arange(2)}, {"error": "-"})
+    about = json.loads((kept / "error.json").read_text())
+    assert about["plain"] == {"batch['x']": "it cannot be read: RuntimeError: the device is lost"}
+    assert load_arrays(kept)["batch['y']"].tolist() == [0, 1]
+
+
+def test_a_quarantine_that_cannot_be_written_is_an_error_of_its_own(tmp_path: Path) -> None:
+    kept = Quarantine(tmp_path / "kept")
+    (tmp_path / "kept").rmdir()
+    with pytest.raises(InSituError, match=r"quarantine failed: .*No such file"):
+        kept.store(1, 2, {"error": "-"})
 
 
 def test_a_directory_that_cannot_be_is_refused(tmp_path: Path) -> None:

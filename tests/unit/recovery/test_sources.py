@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from penstock.errors import InSituError
 from penstock.recovery.policy import Action, RecoveryPolicy, RecoveryRule
 from penstock.recovery.session import Session
+from penstock.recovery.steps import Step
 
-from .loops import RETRY, REWIND, SKIP, Failing, Loader, train
+from .loops import REFETCH, RETRY, REWIND, SKIP, Failing, Loader, train
 
 
 @pytest.mark.parametrize("call", range(6))
@@ -147,3 +149,57 @@ def test_an_object_with_a_state_goes_on_where_that_says() -> None:
         if step.number == 2:
             rewound.commit()
     assert weights == [10]
+
+
+def finished(step: Step) -> Any:
+    with step:
+        return step.batch
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_loop_that_a_fault_of_the_iterator_ended_goes_on_where_it_was(
+    error: type[BaseException],
+) -> None:
+    # A generator that has raised only ends, which must not be taken for the end of the epoch.
+    session = Session(Loader(Failing(3, error=error)), RecoveryPolicy(()))
+    steps = session.steps()
+    trained = [finished(next(steps)) for _ in range(3)]
+    with pytest.raises(error):
+        next(steps)
+    assert trained == [0, 1, 2]
+    assert train(session, Failing()) == [3, 4, 5]
+
+
+def test_a_loop_that_a_failed_refetch_ended_goes_on_where_it_was() -> None:
+    session = Session(Loader(Failing(3)), REFETCH)
+    with pytest.raises(ValueError, match="as it was told to"):
+        train(session, Failing(1))
+    assert train(session, Failing()) == [1, 2, 3, 4, 5]
+
+
+def test_a_batch_that_is_handed_out_again_is_compared_with_what_was_delivered() -> None:
+    class Fresh:
+        def __iter__(self) -> Iterator[Any]:
+            return iter([np.arange(3), np.arange(3)])
+
+    session = Session(Fresh(), REFETCH)
+    step = next(session.steps())
+    step.batch *= 0
+    assert [one.tolist() for one in train(session, Failing(0))] == [[0, 1, 2]] * 2
+    assert session.report().altered == ("step 0: batch",)
+
+
+def test_a_commit_within_a_step_is_at_its_beginning() -> None:
+    saved: list[int] = []
+    data = Stateful(Failing())
+    session = Session(data, REWIND, rewind=lambda: trained.__delitem__(slice(saved[-1], None)))
+    fails, trained = Failing(4), list[int]()
+    for step in session.steps():
+        if step.number == 2:
+            session.commit()
+            saved.append(len(trained))
+        for attempt in step.attempts():
+            with attempt:
+                fails()
+                trained.append(step.batch)
+    assert trained == list(range(5))

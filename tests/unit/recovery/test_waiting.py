@@ -195,9 +195,14 @@ def test_values_that_cannot_be_looked_at_leave_the_program_waiting(tmp_path: Pat
         [Batch([1])], WAIT, operator=IncidentOperator(tmp_path, settable={"strange": Strange()})
     )
     with ThreadPoolExecutor(1) as pool:
-        answered = pool.submit(
-            lambda: command(tmp_path, "repair", wait_for_incident(tmp_path), "--skip")
-        )
+
+        def repair_it() -> str:
+            identity = wait_for_incident(tmp_path)
+            with pytest.raises(PenstockError, match="the answer failed: RuntimeError: look away"):
+                command(tmp_path, "repair", identity, "--set", "strange.rate=1")
+            return command(tmp_path, "repair", identity, "--skip")
+
+        answered = pool.submit(repair_it)
         for step in session.steps():
             for attempt in step.attempts():
                 with attempt:
@@ -289,6 +294,47 @@ def test_a_full_disk_does_not_take_the_place_of_the_error(
     _, trained = training(tmp_path, too_large)
     with pytest.raises(ValueError, match="no room for 64"):
         trained.result(20)
+
+
+def test_an_outcome_that_cannot_be_written_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("penstock.recovery.waiting.conclude", full)
+    _, trained = training(tmp_path, too_large)
+    assert "skip" in command(tmp_path, "repair", wait_for_incident(tmp_path), "--skip")
+    assert trained.result(20) == [0, 1, 3, 4]
+
+
+def test_a_session_that_is_closed_asks_nobody(tmp_path: Path) -> None:
+    operator = IncidentOperator(tmp_path)
+    session = Session([1], WAIT, operator=operator)
+    steps = session.steps()
+    step = next(steps)
+    session.close()  # by another thread, while the step fails
+    began_s = time.monotonic()
+    with pytest.raises(ValueError, match="no"), step:
+        raise ValueError("no")
+    assert time.monotonic() - began_s < 10
+
+
+@pytest.mark.parametrize("text", ["no [/INST] here", "a name \udcff of bytes"])
+def test_an_error_of_any_text_is_shown(tmp_path: Path, text: str) -> None:
+    def fails(batch: int, config: Any) -> None:
+        raise ValueError(text)
+
+    _, trained = training(tmp_path, fails, RecoveryPolicy(()))
+    with pytest.raises(ValueError, match=r"no|bytes"):
+        trained.result(20)
+    shown = ascii(text)[1:-1]
+    assert shown in command(tmp_path, "incidents").replace(text, shown)
+    (one,) = load_all(tmp_path)
+    assert shown in command(tmp_path, "incidents", one.identity)
+    (one.directory / "report.txt").unlink()
+    with pytest.raises(PenstockError, match="has no report"):
+        command(tmp_path, "incidents", one.identity)
 
 
 def test_the_root_belongs_to_the_user_alone(tmp_path: Path) -> None:
