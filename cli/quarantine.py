@@ -94,7 +94,7 @@ def retry_command(
     from ..client.status import retry_element
 
     job, *numbers = element.split("/")
-    if len(numbers) != 4 or not all(number.isdecimal() for number in numbers):
+    if len(numbers) != 4 or not all(n.isdecimal() and len(n) <= 20 for n in numbers):
         raise UsageError(f"ELEMENT must be JOB/STREAM/EPOCH/SPLIT/ELEMENT, not {element[:80]!r}")
     stream, epoch, split, number = map(int, numbers)
     retry_element(

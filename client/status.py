@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from ..errors import UnavailableError
+from ..errors import UnavailableError, UsageError
 from ..proto import control_pb2, control_pb2_grpc
 from .control import error_of, is_transient, parse_service
 
@@ -73,15 +73,23 @@ def retry_element(
         timeout_s: how long to wait for an answer, seconds.
 
     Raises:
-        UsageError: `addresses` are not that.
+        UsageError: `addresses` are not that, or a number is out of range.
         NotFoundError: it is not left out.
         RefusedError: its epoch is open.
         UnavailableError: no dispatcher answered within `timeout_s` seconds.
     """
+    _check_number("stream", stream, 32)
+    for name, value in (("epoch", epoch), ("split", split), ("element", element)):
+        _check_number(name, value, 64)
     request = control_pb2.RetryElementRequest(
         job=job, stream=stream, epoch=epoch, split=split, element=element
     )
     _ask(addresses, lambda stub: stub.RetryElement, request, timeout_s)
+
+
+def _check_number(name: str, value: int, bits: int) -> None:
+    if not 0 <= value < 1 << bits:
+        raise UsageError(f"{name} must be 0 to 2**{bits} - 1, not {value!r:.40}")
 
 
 def _ask(addresses: str, method: Callable[[Any], Any], request: Any, timeout_s: float) -> Any:
