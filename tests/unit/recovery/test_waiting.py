@@ -281,6 +281,14 @@ def test_a_training_that_ends_without_being_asked_leaves_a_report(tmp_path: Path
     assert stat.S_IMODE(one.directory.stat().st_mode) == 0o700
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_who_ends_the_program_needs_no_report(tmp_path: Path, error: type[BaseException]) -> None:
+    session = Session([1], WAIT, operator=IncidentOperator(tmp_path))
+    with pytest.raises(error), next(session.steps()):
+        raise error
+    assert load_all(tmp_path) == []
+
+
 def test_a_full_disk_does_not_take_the_place_of_the_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
