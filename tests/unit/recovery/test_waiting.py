@@ -328,7 +328,7 @@ def test_a_session_that_is_closed_asks_nobody(tmp_path: Path) -> None:
     assert time.monotonic() - began_s < 10
 
 
-@pytest.mark.parametrize("text", ["no [/INST] here", "a name \udcff of bytes"])
+@pytest.mark.parametrize("text", ["no [/INST]", "name \udcff of bytes", "no \x1b[2J"])
 def test_an_error_of_any_text_is_shown(tmp_path: Path, text: str) -> None:
     def fails(batch: int, config: Any) -> None:
         raise ValueError(text)
@@ -337,7 +337,7 @@ def test_an_error_of_any_text_is_shown(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match=r"no|bytes"):
         trained.result(20)
     shown = ascii(text)[1:-1]
-    assert shown in command(tmp_path, "incidents").replace(text, shown)
+    assert shown in command(tmp_path, "incidents")
     (one,) = load_all(tmp_path)
     assert shown in command(tmp_path, "incidents", one.identity)
     (one.directory / "report.txt").unlink()
