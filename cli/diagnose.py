@@ -188,8 +188,8 @@ def diagnose(
     output = Output(json, incidents, pending, alert_url)
     closing = None if close is None else Closing(close, outcome, note, root_cause)
     _check_modes(files or None, (evaluate, accept, closing), incidents)
-    if ((follow or learn) and not files) or (follow and (learn or model_url)):
-        raise UsageError("--follow and --learn need logs; --follow neither learns nor asks a model")
+    _check_follow(follow, learn, files, model_url)
+    _check_effect(follow, alert_url, closing, {"--note": note, "--root-cause": root_cause})
     if accept is not None:
         return accept_learned(accept, filters or [], rules or [])
     known, routine = _rules(rules or [], filters or [], acme_rules, acme_filters)
@@ -218,6 +218,24 @@ def _check_modes(
             "give either logs (with --learn or --follow, or without), --evaluate, --accept,"
             " --incidents FILE --close NUMBER, or --incidents FILE alone"
         )
+
+
+def _check_follow(
+    follow: bool, learn: Path | None, files: list[Path] | None, model_url: str | None
+) -> None:
+    if ((follow or learn) and not files) or (follow and (learn or model_url)):
+        raise UsageError("--follow and --learn need logs; --follow neither learns nor asks a model")
+
+
+def _check_effect(
+    follow: bool, alert_url: str | None, closing: Closing | None, of_closing: dict[str, str | None]
+) -> None:
+    """Refuses options that mean something only with another one, which is not there."""
+    if alert_url and not follow:
+        raise UsageError("--alert-url needs --follow")
+    for name, value in of_closing.items():
+        if value and closing is None:
+            raise UsageError(f"{name} needs --close")
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,12 +159,19 @@ class Guard:
             _tell(fault, decision)
         if decision.pause_s > 0:
             self._closing.wait(decision.pause_s)
-        if decision.action in (Action.ABORT, Action.RESTART) and self._operator is not None:
-            try:
-                self._operator.tell(error, scene, decision.action)
-            except OSError:  # a full disk must not take the place of the error itself
-                _logger.exception("the report of step %d cannot be kept", step)
+        # Ctrl-C, or an exit that no rule is about, is nothing that anybody has to be told of.
+        if decision.action in (Action.ABORT, Action.RESTART) and (
+            isinstance(error, Exception) or fault.rules
+        ):
+            self._report(error, scene, decision.action)
         return decision.action
+
+    def _report(self, error: BaseException, scene: Scene, action: Action) -> None:
+        if self._operator is not None:
+            try:
+                self._operator.tell(error, scene, action)
+            except OSError:  # a full disk must not take the place of the error itself
+                _logger.exception("the report of step %d cannot be kept", scene.fault.step)
 
     def settle(self, *, succeeded: bool) -> None:
         """Says what became of the operator's last answer, if there was one."""

@@ -172,7 +172,7 @@ class Session:
         )
 
     def close(self) -> None:
-        """Ends a pause, and lets go of the data. Closing twice is fine."""
+        """Ends a pause, and asks no operator any more. Closing twice is fine."""
         self._guard.close()
 
     def __enter__(self) -> Session:

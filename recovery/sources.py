@@ -168,7 +168,8 @@ def source_of(batches: object) -> Source:
     Raises:
         UsageError: it is nothing that could be iterated.
     """
-    if all(callable(getattr(batches, name, None)) for name in ("open", "position", "commit")):
+    methods = ("open", "end", "position", "commit", "skipped")
+    if all(callable(getattr(batches, name, None)) for name in methods):
         return batches  # type: ignore[return-value]
     if callable(getattr(batches, "load_state_dict", None)) and isinstance(batches, Iterable):
         return StatefulSource(batches)

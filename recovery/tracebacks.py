@@ -7,6 +7,7 @@ again they are let go, or a retry after an out-of-memory error would run out of 
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 _OWN = os.path.dirname(os.path.abspath(__file__))
 _FRAMES_MAX = 64
 _SUMMARY_CHARS_MAX = 300
+#: Control characters, and half ones, which come from names of files that are no UTF-8.
+_UNSHOWN = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\ud800-\\udfff]")
 
 
 def type_name(error: BaseException) -> str:
@@ -35,10 +38,9 @@ def summary_of(error: BaseException) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """The message, of any length, as text that can be written and sent."""
+    """The message, of any length, as text that can be written, sent and shown on terminals."""
     try:
-        # Names of files that are no UTF-8 come into messages as half characters.
-        return str(error).encode("utf-8", "backslashreplace").decode()
+        return _UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), str(error))
     except Exception as failure:  # a user's __str__ may do anything
         return f"<its message cannot be shown: {type(failure).__name__}>"
 

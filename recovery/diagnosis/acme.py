@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import UsageError
 from .filters import Filter, parse_filter
-from .rules import Rule, parse_rule
+from .rules import Rule, parse_rule, slow_rules
 from .trial import try_out
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def import_rules(document: Any) -> tuple[list[Rule], list[str]]:
             rules.append(_rule(entry, number))
         except UsageError as error:  # noqa: PERF203 - each is judged on its own
             refused.append(str(error))
-    slow = try_out({rule.id: rule.pattern for rule in rules})
+    slow = slow_rules(rules)
     refused += [f"{name}: {why}" for name, why in slow.items()]
     return [rule for rule in rules if rule.id not in slow], refused
 

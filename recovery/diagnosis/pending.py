@@ -65,8 +65,8 @@ def load_pending(path: Path, rules: Iterable[Rule]) -> Pending:
         filter_files.parse_filter(one, f"{name}: filter {number}", every)
         for number, one in enumerate(found["filters"])
     )
-    patterns = {one.id: one.pattern for one in learned} | {one.id: one.pattern for one in made}
-    for refused, why in try_out(patterns).items():
+    slow = rule_files.slow_rules(learned) | try_out({one.id: one.pattern for one in made})
+    for refused, why in slow.items():
         raise UsageError(f"{path}: {refused!r} is refused: {why}")
     return Pending(made, learned)
 

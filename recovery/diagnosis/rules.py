@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import UsageError
 from ..strategy import FailoverStrategy
 from .documents import choice_of, entries, read_json, text_of, texts_of
+from .episodes import KEPT_LINES
 from .regexes import Pattern, accept
 from .result import Category
 from .trial import try_out
@@ -175,9 +176,21 @@ def load_rules(path: Path) -> tuple[Rule, ...]:
         UsageError: the file or a rule of it is refused; the message says which and why.
     """
     rules = parse_rules(read_json(path), str(path))
-    for name, why in try_out({rule.id: rule.pattern for rule in rules}).items():
+    for name, why in slow_rules(rules).items():
         raise UsageError(f"{path}: rule {name!r} is refused: {why}")
     return rules
+
+
+def slow_rules(rules: Iterable[Rule]) -> dict[str, str]:
+    """Why a rule is refused that needs too long for lines, or tracebacks, made to be slow, by id.
+
+    Raises:
+        UsageError: the process that measures could not be run.
+    """
+    of_scope: dict[str, dict[str, Pattern]] = {scope: {} for scope in SCOPES}
+    for rule in rules:
+        of_scope[rule.scope][rule.id] = rule.pattern
+    return try_out(of_scope["line"]) | try_out(of_scope["episode"], lines=KEPT_LINES)
 
 
 def to_document(rules: Iterable[Rule]) -> dict[str, Any]:

@@ -26,13 +26,13 @@ _CLOCK_SECONDS = 30.0
 # cannot be interrupted, but the process ends by a signal when a pattern has had its time.
 _SCRIPT = """
 import json, re, signal, sys
-seconds, patterns = json.load(sys.stdin)
+seconds, lines, patterns = json.load(sys.stdin)
 signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
 for number, (pattern, flags, texts) in enumerate(patterns):
     compiled = re.compile(pattern, flags)
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     for text in texts:
-        compiled.search(text)
+        compiled.search("\\n".join([text] * lines))
     signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     print(number, flush=True)
 """
@@ -48,11 +48,12 @@ def slow_lines(pattern: Pattern) -> list[str]:
     ]
 
 
-def try_out(patterns: Mapping[str, Pattern]) -> dict[str, str]:
+def try_out(patterns: Mapping[str, Pattern], *, lines: int = 1) -> dict[str, str]:
     """Runs each pattern on its slow lines.
 
     Args:
         patterns: by the name that an error calls them.
+        lines: how many lines a text has that they are for.
 
     Returns:
         why a pattern is refused, by name; empty if all are quick enough.
@@ -63,7 +64,7 @@ def try_out(patterns: Mapping[str, Pattern]) -> dict[str, str]:
     refused: dict[str, str] = {}
     names = list(patterns)
     while names:
-        done = _run([patterns[name] for name in names])
+        done = _run([patterns[name] for name in names], lines)
         if done < len(names):  # it ended at the next one
             refused[names[done]] = (
                 f"its pattern needs more than {PATTERN_SECONDS_MAX:g} s for lines made to be slow"
@@ -72,13 +73,13 @@ def try_out(patterns: Mapping[str, Pattern]) -> dict[str, str]:
     return refused
 
 
-def _run(patterns: list[Pattern]) -> int:
+def _run(patterns: list[Pattern], lines: int) -> int:
     """How many patterns were quick enough, up to the first that was not."""
     work = [(one.compiled.pattern, one.compiled.flags, slow_lines(one)) for one in patterns]
     try:
         ended = subprocess.run(
             [sys.executable, "-I", "-S", "-c", _SCRIPT],
-            input=json.dumps([PATTERN_SECONDS_MAX, work]),
+            input=json.dumps([PATTERN_SECONDS_MAX, lines, work]),
             capture_output=True,
             text=True,
             timeout=_CLOCK_SECONDS * (1 + len(patterns)),

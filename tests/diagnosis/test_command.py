@@ -43,3 +43,16 @@ def test_bad_input_is_named() -> None:
     for arguments in ([], ["--evaluate", "."], ["/no/such/file"], ["x", "--evaluate", "."]):
         result = CliRunner().invoke(app, ["diagnose", *arguments])
         assert isinstance(result.exception, UsageError), arguments
+
+
+def test_an_option_that_would_have_no_effect_is_refused(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("KeyError: 'x'\n")
+    for more, needed in (
+        (["--alert-url", "https://example.org/x"], "--follow"),
+        (["--note", "filled it"], "--close"),
+        (["--root-cause", "FluxError"], "--close"),
+    ):
+        result = CliRunner().invoke(app, ["diagnose", str(log), *more])
+        assert isinstance(result.exception, UsageError), more
+        assert f"{more[0]} needs {needed}" in str(result.exception)

@@ -118,6 +118,15 @@ def test_a_file_that_is_no_rule_file_is_refused(text: str, message: str, tmp_pat
         load_rules(path)
 
 
+def test_a_pattern_of_whole_tracebacks_is_tried_out_on_long_ones(tmp_path: Path) -> None:
+    # A line of a thousand characters takes 20 ms, the lines of a traceback half a minute.
+    trace = {**RULE, "pattern": r"x[\s\S]*y[\s\S]*flux", "entity": "", "positive": ["x y flux"]}
+    path = tmp_path / "rules.json"
+    assert len(load_rules(written(path, [trace]))) == 1
+    with pytest.raises(UsageError, match="'flux' is refused: its pattern needs more than 1 s"):
+        load_rules(written(path, [{**trace, "scope": "episode"}]))
+
+
 def test_two_rules_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="two rules are called 'flux'"):
         load_rules(written(tmp_path / "rules.json", [RULE, RULE]))

@@ -223,10 +223,18 @@ def test_a_failing_restore_is_named() -> None:
         train(session, Failing(1))
 
 
+class HalfASource:
+    """Has no `end` and no `skipped`."""
+
+    replays = True
+    open = position = commit = print
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
         ({"batches": 3}, "batches"),
+        ({"batches": HalfASource()}, "batches must be a sequence, an iterable, or a Source"),
         ({"policy": "retry"}, "policy"),
         ({"snapshot": lambda: 1}, "snapshot and restore"),
         ({"rewind": 3}, "rewind"),

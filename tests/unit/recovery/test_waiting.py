@@ -281,6 +281,14 @@ def test_a_training_that_ends_without_being_asked_leaves_a_report(tmp_path: Path
     assert stat.S_IMODE(one.directory.stat().st_mode) == 0o700
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_who_ends_the_program_needs_no_report(tmp_path: Path, error: type[BaseException]) -> None:
+    session = Session([1], WAIT, operator=IncidentOperator(tmp_path))
+    with pytest.raises(error), next(session.steps()):
+        raise error
+    assert load_all(tmp_path) == []
+
+
 def test_a_full_disk_does_not_take_the_place_of_the_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,7 +328,7 @@ def test_a_session_that_is_closed_asks_nobody(tmp_path: Path) -> None:
     assert time.monotonic() - began_s < 10
 
 
-@pytest.mark.parametrize("text", ["no [/INST] here", "a name \udcff of bytes"])
+@pytest.mark.parametrize("text", ["no [/INST]", "name \udcff of bytes", "no \x1b[2J"])
 def test_an_error_of_any_text_is_shown(tmp_path: Path, text: str) -> None:
     def fails(batch: int, config: Any) -> None:
         raise ValueError(text)
@@ -329,7 +337,7 @@ def test_an_error_of_any_text_is_shown(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match=r"no|bytes"):
         trained.result(20)
     shown = ascii(text)[1:-1]
-    assert shown in command(tmp_path, "incidents").replace(text, shown)
+    assert shown in command(tmp_path, "incidents")
     (one,) = load_all(tmp_path)
     assert shown in command(tmp_path, "incidents", one.identity)
     (one.directory / "report.txt").unlink()
