@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS ?= auto
+# One more than there are cores: tests of whole clusters wait more than they compute.
+WORKERS ?= $(shell expr $$(nproc) + 1)
 PACKAGES := bench cli client dispatcher faults graph journal proto recovery soak testing worker
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
