@@ -135,12 +135,12 @@ _Follow = Annotated[
 _Settle = Annotated[
     float, typer.Option(min=0, help="With --follow: seconds without more of a failure.")
 ]
-_AlertUrl = Annotated[
-    str | None,
+_AlertUrlFile = Annotated[
+    Path | None,
     typer.Option(
-        metavar="URL",
-        help="With --follow: a webhook, or a file that holds its URL, to which each failure is"
-        " posted. Or PENSTOCK_ALERT_URL.",
+        metavar="FILE",
+        help="With --follow: holds the URL of a webhook, to which each failure is posted. Or"
+        " PENSTOCK_ALERT_URL.",
     ),
 ]
 _ModelDeadline = Annotated[float, typer.Option(help="Seconds for all of the model's answer.")]
@@ -158,7 +158,7 @@ def diagnose(
     accept: _Accept = None,
     follow: _Follow = False,
     settle: _Settle = _SETTLE_S,
-    alert_url: _AlertUrl = None,
+    alert_url_file: _AlertUrlFile = None,
     incidents: _Incidents = None,
     close: _Close = None,
     outcome: _Outcome = "recovered",
@@ -185,11 +185,11 @@ def diagnose(
     Rules are data (docs/diagnosis.md). Exit codes: 0 a root cause was found, 1 none was (or, with
     --evaluate, an answer was wrong), 2 a file is refused, 130 --follow was interrupted.
     """
-    output = Output(json, incidents, pending, alert_url)
+    output = Output(json, incidents, pending, alert_url_file)
     closing = None if close is None else Closing(close, outcome, note, root_cause)
     _check_modes(files or None, (evaluate, accept, closing), incidents)
     _check_follow(follow, learn, files, model_url)
-    _check_effect(follow, alert_url, closing, {"--note": note, "--root-cause": root_cause})
+    _check_effect(follow, alert_url_file, closing, {"--note": note, "--root-cause": root_cause})
     if accept is not None:
         return accept_learned(accept, filters or [], rules or [])
     known, routine = _rules(rules or [], filters or [], acme_rules, acme_filters)
@@ -228,11 +228,14 @@ def _check_follow(
 
 
 def _check_effect(
-    follow: bool, alert_url: str | None, closing: Closing | None, of_closing: dict[str, str | None]
+    follow: bool,
+    alert_url_file: Path | None,
+    closing: Closing | None,
+    of_closing: dict[str, str | None],
 ) -> None:
     """Refuses options that mean something only with another one, which is not there."""
-    if alert_url and not follow:
-        raise UsageError("--alert-url needs --follow")
+    if alert_url_file is not None and not follow:
+        raise UsageError("--alert-url-file needs --follow")
     for name, value in of_closing.items():
         if value and closing is None:
             raise UsageError(f"{name} needs --close")

@@ -40,7 +40,7 @@ def follow_logs(
         UsageError: a file cannot be read, or is named twice.
         typer.Exit: with 130 if it was interrupted, 1 if no root cause was found.
     """
-    from ..recovery.alerts import Alerts, url_of
+    from ..recovery.alerts import Alerts, url_in, url_of
     from ..recovery.diagnosis.follow import Stop, Tail, follow
     from ..recovery.diagnosis.incidents import Incidents
     from ..recovery.diagnosis.watch import Watch
@@ -48,7 +48,8 @@ def follow_logs(
     if len(set(files)) != len(files):
         raise UsageError("--follow takes each log once")
     store = None if output.incidents is None else Incidents(output.incidents)
-    webhook = url_of(output.alert_url)
+    file = output.alert_url_file
+    webhook = url_of() if file is None else url_in(str(file), "--alert-url-file")
     alerts = None if webhook is None else Alerts(webhook)
     stop = Stop()
     _end_by_signal(stop)

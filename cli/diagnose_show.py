@@ -25,13 +25,13 @@ class Output:
         json: whether it is printed as an object.
         incidents: where it is stored, if anywhere.
         pending: where a rule of it waits, if anywhere.
-        alert_url: a webhook, or a file that holds its URL.
+        alert_url_file: holds the URL of a webhook.
     """
 
     json: bool
     incidents: Path | None
     pending: Path | None
-    alert_url: str | None
+    alert_url_file: Path | None
 
 
 def document_of(found: Diagnosis, suggestion: Suggestion | None = None) -> dict[str, Any]:

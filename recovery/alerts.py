@@ -78,27 +78,22 @@ class Alert:
         return document
 
 
-def url_of(
-    text: str | None, environment: Mapping[str, str] | None = None, *, name: str = "--alert-url"
-) -> Endpoint | None:
-    """The webhook that was configured: `text` is a URL or the path of a file that holds one.
+def url_of(environment: Mapping[str, str] | None = None) -> Endpoint | None:
+    """The webhook of `PENSTOCK_ALERT_URL`, which is a URL or the path of a file that holds one.
 
     Args:
-        text: the option's value; None: that of the environment variable `PENSTOCK_ALERT_URL`.
         environment: the process's own if None.
-        name: what the option is called in an error.
 
     Returns:
-        None if neither says anything.
+        None if it says nothing.
 
     Raises:
         UsageError: the file cannot be read, or the URL is neither https nor http to this machine.
     """
-    if text is None:
-        text, name = (os.environ if environment is None else environment).get(VARIABLE), VARIABLE
+    text = (os.environ if environment is None else environment).get(VARIABLE)
     if not text:
         return None
-    return parse_endpoint(text, name) if "://" in text else url_in(text, name)
+    return parse_endpoint(text, VARIABLE) if "://" in text else url_in(text, VARIABLE)
 
 
 def url_in(path: str, name: str) -> Endpoint:

@@ -58,7 +58,7 @@ class IncidentOperator:
     ) -> None:
         self._root = checked_root(root)
         self._settable = checked_settable(settable)
-        self._alerts = alerts or Alerts(url_of(None))
+        self._alerts = alerts or Alerts(url_of())
         self._directory: Path | None = None
         self._outcome: dict[str, Any] = {}
         self._socket: ControlSocket | None = None

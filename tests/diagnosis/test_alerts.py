@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from penstock.errors import UnavailableError, UsageError
-from penstock.recovery.alerts import Alert, Alerts, url_of
+from penstock.recovery.alerts import Alert, Alerts, url_in, url_of
 from penstock.recovery.diagnosis import diagnose
 from penstock.recovery.http_json import parse_endpoint, post_json
 from penstock.recovery.masking import mask_secrets
@@ -173,20 +173,20 @@ def test_other_urls_are_refused(url: str) -> None:
         parse_endpoint(url, "--alert-url")
 
 
-def test_the_url_comes_from_option_file_or_environment(tmp_path: Path) -> None:
+def test_the_url_comes_from_a_file_or_the_environment(tmp_path: Path) -> None:
     path = tmp_path / "url"
     path.write_text("https://hooks.example.org/T0/secret\n")
     for endpoint in (
-        url_of(str(path)),
-        url_of("https://hooks.example.org/T0/secret"),
-        url_of(None, {"PENSTOCK_ALERT_URL": "https://hooks.example.org/T0/secret"}),
+        url_in(str(path), "--alert-url-file"),
+        url_of({"PENSTOCK_ALERT_URL": str(path)}),
+        url_of({"PENSTOCK_ALERT_URL": "https://hooks.example.org/T0/secret"}),
     ):
         assert endpoint is not None
         assert endpoint.path == "/T0/secret"
         assert "secret" not in repr(endpoint)
-    assert url_of(None, {}) is None
+    assert url_of({}) is None
     with pytest.raises(UsageError, match="cannot be read"):
-        url_of(str(tmp_path / "none"))
+        url_in(str(tmp_path / "none"), "--alert-url-file")
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_an_option_that_would_have_no_effect_is_refused(tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     log.write_text("KeyError: 'x'\n")
     for more, needed in (
-        (["--alert-url", "https://example.org/x"], "--follow"),
+        (["--alert-url-file", "url"], "--follow"),
         (["--note", "filled it"], "--close"),
         (["--root-cause", "FluxError"], "--close"),
     ):

@@ -233,7 +233,7 @@ def test_each_failure_that_is_told_is_posted_and_stored(tmp_path: Path) -> None:
     with serving() as serve:
         server = serve(Reply(200))
         url.write_text(server.url)
-        options = ("--settle", "0.2", "--alert-url", str(url), "--incidents", str(store))
+        options = ("--settle", "0.2", "--alert-url-file", str(url), "--incidents", str(store))
         with following(*options, str(log)) as process:
             next_line(process)
             process.send_signal(signal.SIGINT)  # what is told is posted all the same
