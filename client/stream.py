@@ -22,7 +22,9 @@ from ..errors import ChunkError, PenstockError, ProtocolError, RefusedError, Ver
 from ..failpoints import failpoint
 from ..proto import chunk as chunk_codec
 from ..proto.hashing import Digest
+from ..proto.slots import AVAILABLE
 from ..proto.wire import PROTOCOL_VERSION, Frame, FrameType, read_frame, send_frame
+from .borrowing import Borrower
 from .buffers import BufferPool
 from .control import Backoff
 from .sockets import connect
@@ -175,19 +177,38 @@ class WorkerLink:
             self._sock = sock
             if self._closed.is_set():  # `close` may have seen no socket to shut
                 return "closed"
-            self._shake_hands(sock)
+            borrower = self._shake_hands(sock)
             backoff.reset()
             self._wire = _Wire(sock)
             self._listener.link_up(self)
-            pool = BufferPool(_POOL_BYTES)
-            while (frame := read_frame(sock.recv_into, allocate=pool.allocate)) is not None:
-                self._handle(frame)
-                del frame  # else its buffer would not be free before the next one is read
+            try:
+                self._read_all(sock, borrower)
+            finally:
+                if borrower is not None:
+                    borrower.close()
         return "the worker closed the connection"
 
-    def _shake_hands(self, sock: socket.socket) -> None:
+    def _read_all(self, sock: socket.socket, borrower: Borrower | None) -> None:
+        """Reads and handles frames until the worker sends no more."""
+        pool = BufferPool(_POOL_BYTES)
+        recv_into = sock.recv_into if borrower is None else borrower.recv_into
+        while (frame := read_frame(recv_into, allocate=pool.allocate)) is not None:
+            if borrower is not None and frame.type is FrameType.SLOT:
+                borrower.learn(frame.header)
+                continue
+            if borrower is not None and "slot" in frame.header:
+                frame = Frame(frame.type, frame.header, borrower.payload(frame.header))
+            self._handle(frame)
+            del frame  # else its buffer would not be free before the next one is read
+            if borrower is not None and (slots := borrower.returnable()):
+                self.queue(FrameType.RETURN, {"slots": slots})
+                self.flush()
+
+    def _shake_hands(self, sock: socket.socket) -> Borrower | None:
+        """Greets the worker; who keeps the slots that it lends, if it can lend some."""
         failpoint("client.stream.before_hello")
-        send_frame(sock, FrameType.HELLO, self._hello)
+        local = sock.family == socket.AF_UNIX and AVAILABLE
+        send_frame(sock, FrameType.HELLO, {**self._hello, "slots": True} if local else self._hello)
         frame = read_frame(sock.recv_into)
         if frame is None:
             raise ProtocolError("the worker closed the connection instead of a greeting")
@@ -199,6 +220,7 @@ class WorkerLink:
         if worker != self.target.worker:
             raise RefusedError(f"at {self.target.address} there is worker {worker!r} now")
         sock.settimeout(None)
+        return Borrower(sock) if local else None
 
     def _handle(self, frame: Frame) -> None:
         header = frame.header

@@ -58,6 +58,8 @@ class FrameType(enum.IntEnum):
     FAIL = 7
     CREDIT = 8
     RELEASE = 9
+    SLOT = 10
+    RETURN = 11
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,19 +13,25 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import ProtocolError
 from ..failpoints import failpoint
+from ..proto.slots import AVAILABLE, SLOT_BYTES_MIN, SLOTS_MAX, send_with_descriptor
 from ..proto.wire import (
     PROTOCOL_VERSION,
     Frame,
     FrameLimits,
     FrameType,
+    encode_frame,
     encode_head,
     read_frame,
     send_frame,
 )
+from .lending import Lender, fill
 from .messages import Send, SendChunk, SendEnd, SendFail, SendHashes, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from .lending import Budget, Slot
+    from .messages import Piece
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +74,7 @@ class Connection:
         worker: this worker's id, for WELCOME.
         hello_deadline_s: how long the client may take for its HELLO, and a farewell to be sent.
         on_end: called once when the connection is over.
+        budget: of slots, for a client on this machine that can do with them.
     """
 
     def __init__(
@@ -78,6 +85,7 @@ class Connection:
         worker: Callable[[], str],
         hello_deadline_s: float,
         on_end: Callable[[Connection], None],
+        budget: Budget,
     ) -> None:
         self._sock = sock
         self._name = name
@@ -85,6 +93,8 @@ class Connection:
         self._worker = worker
         self._hello_deadline_s = hello_deadline_s
         self._on_end = on_end
+        self._budget = budget
+        self._lender: Lender | None = None
         self._number = 0
         self._reader = threading.Thread(
             target=self._read_main, name=f"penstock-read-{name}", daemon=True
@@ -137,6 +147,8 @@ class Connection:
             farewell = str(error)
         finally:
             self._desk.close(self._number)
+            if self._lender is not None:
+                self._lender.close()
             if not farewell:
                 self.close()  # the sender may be blocked in a send
             self._join_sender(self._hello_deadline_s)
@@ -166,6 +178,8 @@ class Connection:
                 f"the client speaks version {version!r:.20} of the data protocol, this worker"
                 f" {PROTOCOL_VERSION}: run the same release of penstock on both"
             )
+        if AVAILABLE and self._sock.family == socket.AF_UNIX and frame.header.get("slots") is True:
+            self._lender = Lender(self._budget)
         job, client = (str(frame.header.get(key, "?"))[:80] for key in ("job", "client"))
         # One that only asks whether we are there names no job, and may ask every few seconds.
         level = logging.INFO if job else logging.DEBUG
@@ -178,6 +192,9 @@ class Connection:
 
     def _handle(self, frame: Frame) -> None:
         header = frame.header
+        if frame.type is FrameType.RETURN:
+            self._take_back(header)
+            return
         attempt = _natural(header, "attempt", frame.type)
         if frame.type is FrameType.FETCH:
             first = _natural(header, "from", frame.type)
@@ -195,15 +212,18 @@ class Connection:
         else:
             raise ProtocolError(f"a client does not send {frame.type.name} frames")
 
+    def _take_back(self, header: dict[str, Any]) -> None:
+        ids = header.get("slots")
+        if not isinstance(ids, list) or len(ids) > SLOTS_MAX or self._lender is None:
+            raise ProtocolError(f"slots of a RETURN frame are none: {ids!r:.40}")
+        if not all(type(number) is int for number in ids) or not self._lender.returned(ids):
+            raise ProtocolError(f"a RETURN frame has slots that were not lent: {ids!r:.40}")
+
     def _send_main(self) -> None:
         try:
             while (send := self._desk.next_send(self._number)) is not None:
                 failpoint("worker.stream.before_send")
-                if isinstance(send, SendChunk) and send.piece.stored is not None:
-                    send_stored(self._sock, send.piece.header, send.piece.stored)
-                else:
-                    type_, header, buffers = frame_of(send)
-                    send_frame(self._sock, type_, header, buffers)
+                self._send(send)
                 failpoint("worker.stream.after_send")
         except OSError as error:
             logger.info("connection %s: broken: %s", self._name, error)
@@ -211,6 +231,30 @@ class Connection:
         except Exception:
             logger.exception("connection %s: closed", self._name)
             self.close()
+
+    def _send(self, send: Send) -> None:
+        piece = send.piece if isinstance(send, SendChunk) else None
+        if piece is not None and (slot := self._slot_for(piece)) is not None:
+            self._send_in_slot(piece, slot)
+        elif piece is not None and piece.stored is not None:
+            send_stored(self._sock, piece.header, piece.stored)
+        else:
+            type_, header, buffers = frame_of(send)
+            send_frame(self._sock, type_, header, buffers)
+
+    def _slot_for(self, piece: Piece) -> Slot | None:
+        if self._lender is None or piece.nbytes < SLOT_BYTES_MIN:
+            return None
+        return self._lender.lend(piece.nbytes)
+
+    def _send_in_slot(self, piece: Piece, slot: Slot) -> None:
+        fill(slot.memory, piece)
+        if slot.descriptor is not None:
+            about = {"slot": slot.id, "nbytes": len(slot.memory), "dropped": list(slot.dropped)}
+            send_with_descriptor(self._sock, encode_frame(FrameType.SLOT, about), slot.descriptor)
+            slot.close_descriptor()
+        where = {"slot": slot.id, "nbytes": piece.nbytes}
+        send_frame(self._sock, FrameType.CHUNK, {**piece.header, **where})
 
     def _say_farewell(self, detail: str) -> None:
         """Tells the client why; it need not listen."""

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CLOSE_DEADLINE_S = 2.0
+#: What slots may have of the memory limit: one part in so many.
+_SLOTS_PART = 4
 _ANY_HOSTS = ("0.0.0.0", "::", "")
 
 
@@ -60,7 +62,8 @@ class WorkerOptions:
             address, the one that the way to the dispatcher begins at.
         standby: get no work until another worker fails.
         slots: attempts to run at once ahead of need.
-        memory_limit: bytes that the buffers of all attempts may hold together.
+        memory_limit: bytes that the buffers of all attempts, and the memory that is shared with
+            clients on this machine, may have together.
         unix: also listen on a Unix socket, for clients on this machine.
         checkpoint_dir: local directory for checkpoints, which several workers may share; empty:
             none are taken.
@@ -142,7 +145,8 @@ class Worker:
         path = Path(options.last_words) if options.last_words else None
         self._words = LastWords(path, limits.deaths) if path is not None else None
         self._producers = Producers(self._produce, timing.attempt_grace_s, self._words)
-        book = AttemptBook(limits.memory_limit, timing.attempt_grace_s)
+        slots = limits.memory_limit // _SLOTS_PART if options.unix else 0
+        book = AttemptBook(limits.memory_limit - slots, timing.attempt_grace_s)
         self._exchange = Exchange(
             book,
             self._producers.start,
@@ -159,6 +163,7 @@ class Worker:
             options.port,
             unix=options.unix,
             hello_deadline_s=timing.rpc_deadline_s,
+            slots=slots,
         )
         self.listen = _address(options.host, self._server.port)
         self.address = _address(_advertised(options), self._server.port)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import AddressInUseError, UnavailableError
 from .connection import Connection
+from .lending import Budget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,6 +116,7 @@ class StreamServer:
         port: port to listen on; 0 picks a free one.
         unix: also listen on a Unix socket.
         hello_deadline_s: how long a client may take to introduce itself.
+        slots: bytes that the slots of all clients on this machine may have together.
 
     Attributes:
         port: the TCP port.
@@ -134,7 +136,9 @@ class StreamServer:
         *,
         unix: bool,
         hello_deadline_s: float,
+        slots: int = 0,
     ) -> None:
+        self._budget = Budget(slots)
         self._desk = desk
         self._worker = worker
         self._hello_deadline_s = hello_deadline_s
@@ -206,7 +210,13 @@ class StreamServer:
 
     def _add(self, sock: socket.socket, name: str) -> None:
         connection = Connection(
-            sock, name, self._desk, self._worker, self._hello_deadline_s, self._forget
+            sock,
+            name,
+            self._desk,
+            self._worker,
+            self._hello_deadline_s,
+            self._forget,
+            self._budget,
         )
         with self._lock:
             if self._closing.is_set():
