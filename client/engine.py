@@ -27,6 +27,7 @@ from .sync import Outgoing, SyncLoop
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from ..errors import AuthenticationError
     from ..proto.chunk import Chunk
     from ..proto.hashing import Digest, Hashes
     from ..proto.spec import ComponentSpec
@@ -91,7 +92,7 @@ class Engine:
         self._next_epoch = list(job.next_epoch)
         self._readers: list[EpochReader] = []
         self._given_up: deque[EpochReader] = deque()
-        self._links = Links(self, job=job.job, client=job.client, timing=timing)
+        self._links = Links(self, job, timing, control.access)
         self._term = job.term
         self._version = 0
         self._sequence = 0
@@ -222,13 +223,16 @@ class Engine:
             self.news()
         _flush(links)
 
-    def link_down(self, link: WorkerLink, detail: str) -> bool:
+    def link_down(
+        self, link: WorkerLink, detail: str, refusal: AuthenticationError | None = None
+    ) -> bool:
         """A worker is not connected (any more); whether the link shall try again."""
         worker = link.target.worker
         with self.changed:
             if not self._links.is_current(link):
                 return False
-            self._links.up.discard(worker)
+            if self._links.is_refused_by_all(link, refusal) and refusal is not None:
+                self._set_error(refusal)
             if self._closed or self.error is not None:
                 return False
             for reader in self._readers:

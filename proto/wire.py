@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 PROTOCOL_VERSION = 2
 MAGIC = b"PNSK"
+#: The code of a FAIL frame that answers a HELLO without an acceptable token, or a plain one.
+UNAUTHENTICATED = "UNAUTHENTICATED"
 ALIGNMENT = 64
 
 _PREFIX = struct.Struct("<4sHBBI4xQ")

@@ -11,10 +11,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import ProtocolError
+from ..errors import AuthenticationError, ProtocolError
 from ..failpoints import failpoint
 from ..proto.wire import (
     PROTOCOL_VERSION,
+    UNAUTHENTICATED,
     Frame,
     FrameLimits,
     FrameType,
@@ -26,6 +27,8 @@ from .messages import Send, SendChunk, SendEnd, SendFail, SendHashes, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from ..security.access import Access
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +69,7 @@ class Connection:
         sock: blocking; closed in the end.
         desk: who decides what is sent.
         worker: this worker's id, for WELCOME.
+        access: what is demanded of the client.
         hello_deadline_s: how long the client may take for its HELLO, and a farewell to be sent.
         on_end: called once when the connection is over.
     """
@@ -76,6 +80,7 @@ class Connection:
         name: str,
         desk: Desk,
         worker: Callable[[], str],
+        access: Access,
         hello_deadline_s: float,
         on_end: Callable[[Connection], None],
     ) -> None:
@@ -83,6 +88,7 @@ class Connection:
         self._name = name
         self._desk = desk
         self._worker = worker
+        self._access = access
         self._hello_deadline_s = hello_deadline_s
         self._on_end = on_end
         self._number = 0
@@ -122,8 +128,9 @@ class Connection:
         tune(self._sock)
         try:
             self._read_hello()
-        except ProtocolError as error:
-            self._say_farewell(str(error))
+        except (ProtocolError, AuthenticationError) as error:
+            refused = isinstance(error, AuthenticationError)
+            self._say_farewell(str(error), UNAUTHENTICATED if refused else "PROTOCOL")
             return
         # Before the client can open another one: a higher number is a newer connection.
         self._number = self._desk.open()
@@ -165,6 +172,12 @@ class Connection:
             raise ProtocolError(
                 f"the client speaks version {version!r:.20} of the data protocol, this worker"
                 f" {PROTOCOL_VERSION}: run the same release of penstock on both"
+            )
+        if not self._access.accepts(frame.header.get("token")):
+            shown = "the client's is wrong" if "token" in frame.header else "the client shows none"
+            raise AuthenticationError(
+                f"this worker demands a token, and {shown}: give the file of the cluster's token by"
+                " PENSTOCK_TOKEN_FILE or penstock.Security"
             )
         job, client = (str(frame.header.get(key, "?"))[:80] for key in ("job", "client"))
         # One that only asks whether we are there names no job, and may ask every few seconds.
@@ -212,10 +225,10 @@ class Connection:
             logger.exception("connection %s: closed", self._name)
             self.close()
 
-    def _say_farewell(self, detail: str) -> None:
+    def _say_farewell(self, detail: str, code: str = "PROTOCOL") -> None:
         """Tells the client why; it need not listen."""
         logger.warning("connection %s: refused: %s", self._name, detail)
-        fail = {"attempt": 0, "code": "PROTOCOL", "detail": detail}
+        fail = {"attempt": 0, "code": code, "detail": detail}
         with contextlib.suppress(OSError):
             self._sock.settimeout(self._hello_deadline_s)
             send_frame(self._sock, FrameType.FAIL, fail)

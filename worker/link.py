@@ -11,6 +11,8 @@ import grpc
 
 from .. import errors
 from ..proto import control_pb2, control_pb2_grpc
+from ..security.access import OPEN, Access
+from ..security.channels import open_channel
 from .messages import AttemptError
 
 if TYPE_CHECKING:
@@ -118,11 +120,13 @@ class Link:
     Args:
         addresses: `host:port` of each, in the order of trying.
         timing: intervals and deadlines.
+        access: whom to trust, and what to show.
     """
 
-    def __init__(self, addresses: Sequence[str], timing: Timing) -> None:
+    def __init__(self, addresses: Sequence[str], timing: Timing, access: Access = OPEN) -> None:
         self._addresses = tuple(addresses)
         self._timing = timing
+        self._access = access
         self._lock = threading.Lock()
         self._turn = 0
         self._channel: grpc.Channel | None = None
@@ -148,7 +152,7 @@ class Link:
         """For calls to the present address."""
         with self._lock:
             if self._channel is None:
-                self._channel = grpc.insecure_channel(self.address, options=_OPTIONS)
+                self._channel = open_channel(self.address, self._access, _OPTIONS)
             return control_pb2_grpc.ControlStub(self._channel)  # type: ignore[no-untyped-call]
 
     def next(self) -> None:
