@@ -152,6 +152,7 @@ def _ask_dispatcher(target: Target, timeout_s: float) -> tuple[bool, str]:
 
     from ..security.access import Access
     from ..security.channels import open_channel
+    from ..security.faults import find_fault
     from ..security.settings import Security
 
     access = Access.load(Security.from_environment())
@@ -161,7 +162,8 @@ def _ask_dispatcher(target: Target, timeout_s: float) -> tuple[bool, str]:
         try:
             answer = check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
         except grpc.RpcError as error:
-            what = f"{error.code().name}: {error.details()}"
+            fault = find_fault(target.address, access)
+            what = fault or f"{error.code().name}: {error.details()}"
             return False, f"the dispatcher at {target.address} does not answer ({what})"
     serving = answer.status == health_pb2.HealthCheckResponse.SERVING
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)

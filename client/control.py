@@ -20,6 +20,7 @@ from ..proto import control_pb2, control_pb2_grpc
 from ..proto.wire import PROTOCOL_VERSION
 from ..security.access import Access
 from ..security.channels import open_channel
+from ..security.faults import Suspicion
 from ..security.settings import Security
 
 if TYPE_CHECKING:
@@ -332,6 +333,7 @@ class Control:
         warn_at = started + self._timing.warn_after_s
         deadline = started + self._timing.connect_deadline_s
         backoff = Backoff(self._timing)
+        suspicion = Suspicion(self.access, len(self._addresses))
         while True:
             address = self.address
             left_s = max(0.1, deadline - time.monotonic())
@@ -341,6 +343,8 @@ class Control:
                 if not is_transient(error):
                     raise error_of(error, address) from None
                 reason = f"{error.code().name}: {error.details()}"
+                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                    suspicion.check(address)
             self.rotate()
             pause_s = backoff.next_s()
             now = time.monotonic()

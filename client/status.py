@@ -11,13 +11,17 @@ from ..errors import UnavailableError, UsageError
 from ..proto import control_pb2, control_pb2_grpc
 from ..security.access import Access
 from ..security.channels import open_channel
+from ..security.faults import Suspicion
 from ..security.settings import Security
 from .control import error_of, is_transient, parse_service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import grpc
+
+#: A dispatcher usually answers in milliseconds.
+_LONG_S = 0.5
 
 
 def fetch_status(
@@ -116,8 +120,9 @@ def _ask(
             call = method(_stub(channel)).future(request, timeout=timeout_s, wait_for_ready=True)
             call.add_done_callback(answers.put)
             calls.append(call)
+        suspicion = Suspicion(access, len(calls))
         for _ in calls:
-            call = answers.get()
+            call = _next_of(answers, suspicion, parse_service(addresses))
             error = call.exception()
             if error is None:
                 return call.result()
@@ -128,6 +133,18 @@ def _ask(
         f"no dispatcher answers at {addresses} within {timeout_s:g} s ({reason});"
         " is `penstock dispatcher` running there?"
     )
+
+
+def _next_of(
+    answers: queue.SimpleQueue[Any], suspicion: Suspicion, addresses: Sequence[str]
+) -> Any:
+    """The next call to end; if that takes long, looks whether any can end well."""
+    try:
+        return answers.get(timeout=_LONG_S)
+    except queue.Empty:
+        for address in addresses:
+            suspicion.check(address)
+        return answers.get()
 
 
 def _stub(channel: grpc.Channel) -> Any:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from ..proto.chunk import Chunk
     from ..proto.hashing import Hashes
     from ..proto.spec import ComponentSpec
+    from ..security.tls_socket import Stream
     from ..timing import Timing
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ class Listener(Protocol):
 class _Wire:
     """One connected socket and what waits to be sent on it."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: Stream) -> None:
         self.sock = sock
         self.outbox: deque[tuple[FrameType, dict[str, Any]]] = deque()
         self.sending = threading.Lock()
@@ -135,9 +136,10 @@ class WorkerLink:
         self.target = target
         self._hello = {"version": PROTOCOL_VERSION, "job": job, "client": client}
         self._hello |= {"token": access.token} if access.token else {}
+        self._access = access
         self._listener = listener
         self._timing = timing
-        self._sock: socket.socket | None = None
+        self._sock: Stream | None = None
         self._wire: _Wire | None = None
         self._closed = threading.Event()
         name = f"penstock-stream-{target.worker}"
@@ -204,7 +206,9 @@ class WorkerLink:
 
     def _converse(self, backoff: Backoff) -> str:
         """Connects and reads until the connection ends; returns how it did."""
-        with connect(self.target.address, self.target.unix_path, self._timing) as sock:
+        with connect(
+            self.target.address, self.target.unix_path, self._timing, self._access
+        ) as sock:
             self._sock = sock
             if self._closed.is_set():  # `close` may have seen no socket to shut
                 return "closed"
@@ -218,7 +222,7 @@ class WorkerLink:
                 del frame  # else its buffer would not be free before the next one is read
         return "the worker closed the connection"
 
-    def _shake_hands(self, sock: socket.socket) -> None:
+    def _shake_hands(self, sock: Stream) -> None:
         failpoint("client.stream.before_hello")
         send_frame(sock, FrameType.HELLO, self._hello)
         frame = read_frame(sock.recv_into)
@@ -270,7 +274,7 @@ class WorkerLink:
         self._listener.chunk_came(attempt, chunk, len(frame.payload))
 
 
-def _shut(sock: socket.socket) -> None:
+def _shut(sock: Stream) -> None:
     with contextlib.suppress(OSError):  # it is broken already
         sock.shutdown(socket.SHUT_RDWR)
 

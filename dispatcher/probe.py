@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import enum
 import socket
+import ssl
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ from ..proto.wire import (
     parse_prefix,
 )
 from ..security.access import OPEN, Access
+from ..security.tls_errors import named_error
 
 #: A greeting is short; more is refused before it is allocated.
 _LIMITS = FrameLimits(
@@ -100,7 +102,10 @@ async def greeting(host: str, port: int, client: str = "dispatcher", access: Acc
         EOFError: it ended the connection.
         ProtocolError: it does not speak this protocol.
     """
-    reader, writer = await _connect(host, port, access)
+    try:
+        reader, writer = await _connect(host, port, access)
+    except ssl.SSLError as error:
+        raise named_error(error) or error from None
     try:
         hello = {"version": PROTOCOL_VERSION, "job": "", "client": client}
         hello |= {"token": access.token} if access.token else {}
@@ -115,8 +120,13 @@ async def greeting(host: str, port: int, client: str = "dispatcher", access: Acc
         if frame.type is not FrameType.WELCOME or not isinstance(worker, str):
             raise ProtocolError(f"a {frame.type.name} came instead of a greeting")
         return worker
+    except ssl.SSLError as error:  # under TLS 1.3 a server's refusal comes after the handshake
+        raise named_error(error) or error from None
     finally:
-        writer.close()
+        if access.client is None:
+            writer.close()
+        else:  # closing would wait for the worker's good-bye
+            writer.transport.abort()
 
 
 async def _connect(

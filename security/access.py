@@ -27,12 +27,14 @@ class Access:
     Attributes:
         tokens: the acceptable ones; the first is shown. None of them: nobody is asked for any.
         client: for connections that are made; None: they are not encrypted.
+        control: the same for a look at a gRPC server, which wants to hear its protocol's name.
         server: for connections that are accepted; None: they are not encrypted.
         ca, cert, key: the PEM files' bytes, for gRPC; None where there is none.
     """
 
     tokens: tuple[str, ...] = field(default=(), repr=False)
     client: ssl.SSLContext | None = None
+    control: ssl.SSLContext | None = None
     server: ssl.SSLContext | None = None
     ca: bytes | None = field(default=None, repr=False)
     cert: bytes | None = field(default=None, repr=False)
@@ -67,16 +69,15 @@ class Access:
         ca = _read(_CA, security.tls_ca) if security.tls_ca else None
         cert = _read(_CERT, security.tls_cert) if security.tls_cert else None
         key = _read(_KEY, security.tls_key, secret=True) if security.tls_key else None
-        client = _context(ssl.PROTOCOL_TLS_CLIENT, security)
-        if not security.tls_ca:
-            client.load_default_certs()
+        client, control = (_context(ssl.PROTOCOL_TLS_CLIENT, security) for _ in range(2))
+        control.set_alpn_protocols(["h2"])
         server = None
         if serving:
             server = _context(ssl.PROTOCOL_TLS_SERVER, security)
             server.num_tickets = 0  # nobody resumes
             if security.tls_ca:
                 server.verify_mode = ssl.CERT_REQUIRED
-        return cls(tokens, client, server, ca, cert, key)
+        return cls(tokens, client, control, server, ca, cert, key)
 
 
 #: Neither TLS nor tokens.
@@ -101,6 +102,8 @@ def _context(protocol: int, security: Security) -> ssl.SSLContext:
             context.load_verify_locations(security.tls_ca)
         except ssl.SSLError as error:
             raise UsageError(f"{_CA}: {security.tls_ca} holds no PEM certificate") from error
+    elif protocol == ssl.PROTOCOL_TLS_CLIENT:
+        context.load_default_certs()
     if security.tls_cert:
         try:
             context.load_cert_chain(security.tls_cert, security.tls_key, _refuse_to_ask)

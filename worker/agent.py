@@ -22,7 +22,7 @@ from ..errors import FollowedError
 from ..failpoints import failpoint
 from ..proto import control_pb2
 from ..proto.wire import PROTOCOL_VERSION
-from .link import Backoff, final_error
+from .link import Backoff
 from .messages import Assignment
 
 if TYPE_CHECKING:
@@ -355,7 +355,7 @@ class Agent:
         """Prepares the next try, unless the dispatcher refuses to register this worker."""
         reason = str(error)
         if isinstance(error, grpc.RpcError):
-            refused = final_error(error)
+            refused = self._link.refusal(error)
             if isinstance(refused, FollowedError) and self._incarnations < INCARNATIONS_MAX:
                 self._be_reborn(refused)
                 return
@@ -363,7 +363,7 @@ class Agent:
                 self.error = refused
                 self._on_change()
                 return
-            reason = f"{error.code().name}: {error.details()}"
+            reason = f"{error.code().name}: {refused or error.details()}"
         self._pause(reason)
 
     def _be_reborn(self, refused: FollowedError) -> None:

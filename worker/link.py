@@ -13,6 +13,7 @@ from .. import errors
 from ..proto import control_pb2, control_pb2_grpc
 from ..security.access import OPEN, Access
 from ..security.channels import open_channel
+from ..security.faults import Suspicion
 from .messages import AttemptError
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ class Link:
         self._turn = 0
         self._channel: grpc.Channel | None = None
         self._closed = threading.Event()
+        self._suspicion = Suspicion(access, len(self._addresses))
 
     @property
     def address(self) -> str:
@@ -154,6 +156,12 @@ class Link:
             if self._channel is None:
                 self._channel = open_channel(self.address, self._access, _OPTIONS)
             return control_pb2_grpc.ControlStub(self._channel)  # type: ignore[no-untyped-call]
+
+    def refusal(self, error: grpc.RpcError) -> errors.PenstockError | None:
+        """Why the present dispatcher refuses this worker; None if another try may help."""
+        if error.code() is grpc.StatusCode.UNAVAILABLE:
+            return self._suspicion.find(self.address)
+        return final_error(error)
 
     def next(self) -> None:
         """A call failed: go on with the next address, or this one on a new channel."""

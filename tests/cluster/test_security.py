@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import grpc
 import pytest
 
 import penstock
 from penstock import Security
 from penstock.client.status import fetch_status
 from penstock.errors import AuthenticationError
+from penstock.proto import control_pb2
+from penstock.proto.wire import PROTOCOL_VERSION, FrameType, read_frame, send_frame
+from penstock.security.access import Access
+from penstock.security.channels import open_channel
+from penstock.security.tls_socket import TlsSocket
 
+from ..papers import Papers
 from .conftest import ClusterMaker
 from .pipelines import numbers
 
+_SERVICE = control_pb2.DESCRIPTOR.services_by_name["Control"]
+_KEPT_OUT = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNAVAILABLE)
 PENSTOCK = [sys.executable, "-m", "penstock"]
 
 
@@ -66,3 +77,77 @@ def test_a_token_lets_in_whoever_has_it_and_nobody_else(
     for log in (cluster.directory / "logs").iterdir():
         assert secret not in log.read_text()
     assert secret not in str(picture)
+
+
+def pairs(dataset: object, at: dict[int, object] | None = None) -> list[tuple[int, int]]:
+    """An epoch's elements; `at` says what is called after so many of them."""
+    seen = []
+    for first, second in dataset:  # type: ignore[attr-defined]
+        seen.append((int(first), int(second)))
+        if at and len(seen) in at:
+            at[len(seen)]()  # type: ignore[operator]
+    return seen
+
+
+def test_g10_with_tls_and_a_token_all_is_exact_and_nobody_else_gets_in(
+    make_cluster: ClusterMaker, token: Security, papers: Papers
+) -> None:
+    security = dataclasses.replace(papers.good, token_file=token.token_file)
+    cluster = make_cluster(
+        workers=2, standby_dispatcher=True, security=security, worker_arguments=["--no-unix"]
+    )
+    plain = pairs(numbers(3000))
+    dataset = numbers(3000, work=10).apply(penstock.distribute(cluster, seed=4))
+    assert sorted(pairs(dataset)) == plain
+    assert sorted(pairs(dataset, {500: cluster.workers[0].kill})) == plain
+    assert sorted(pairs(dataset, {500: cluster.dispatcher.kill})) == plain
+    logs = "".join(log.read_text() for log in (cluster.directory / "logs").iterdir())
+    assert Path(token.token_file).read_text() not in logs
+
+    serving, worker = cluster.standby_dispatcher, cluster.workers[1]
+    assert serving is not None
+    unknown = {
+        "no token": papers.good,
+        "no TLS": token,
+        "no certificate": dataclasses.replace(papers.anonymous, token_file=token.token_file),
+        "of another authority": dataclasses.replace(papers.stranger, token_file=token.token_file),
+    }
+    for what, shown in unknown.items():
+        for method in _SERVICE.methods:
+            status = _answer(serving.address, method.name, Access.load(shown))
+            assert status in _KEPT_OUT, f"{what}: {method.name}"
+        assert _greeting(worker.address, Access.load(shown)) is not FrameType.WELCOME, what
+    answer = _answer(serving.address, "GetStatus", Access.load(security))
+    assert isinstance(answer, bytes)
+    assert answer
+    assert _greeting(worker.address, Access.load(security)) is FrameType.WELCOME
+
+
+def _answer(address: str, method: str, access: Access) -> bytes | grpc.StatusCode:
+    """What a method answers to an empty request; without a byte, the status."""
+    with open_channel(address, access) as channel:
+        call = channel.stream_stream(f"/{_SERVICE.full_name}/{method}")
+        try:
+            return b"".join(call(iter([b""]), timeout=20))
+        except grpc.RpcError as error:
+            return error.code()
+
+
+def _greeting(address: str, access: Access) -> FrameType | None:
+    """How a worker answers a HELLO; None: by no frame."""
+    host, _, port = address.rpartition(":")
+    hello = {"version": PROTOCOL_VERSION, "job": "j", "client": "c", "token": access.token}
+    try:
+        with socket.create_connection((host, int(port)), 20.0) as sock:
+            stream = (
+                sock
+                if access.client is None
+                else TlsSocket(sock, access.client, server_hostname=host)
+            )
+            if isinstance(stream, TlsSocket):
+                stream.handshake(20.0)
+            send_frame(stream, FrameType.HELLO, hello)
+            frame = read_frame(stream.recv_into)
+    except AuthenticationError:
+        return None
+    return None if frame is None else frame.type

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "worker": LEAVES | {"proto", "journal", "graph", "security"},
     "client": LEAVES | {"proto", "journal", "graph", "recovery", "security"},
     "recovery": LEAVES | {"proto"},
-    "testing": LEAVES | {"proto", "journal", "graph"},
+    "testing": LEAVES | {"proto", "journal", "graph", "security"},
     "faults": LEAVES | {"proto", "journal", "client", "worker", "bench", "soak", "cli"},
 }
 TENSORFLOW_FILES = {
