@@ -76,6 +76,10 @@ class Security:
             raise UsageError(f"security must be a penstock.Security, or None, not {security!r:.80}")
         return security
 
+    def as_dict(self) -> dict[str, str]:
+        """The files by the names of their fields."""
+        return {field.name: str(getattr(self, field.name)) for field in fields(self)}
+
     def arguments(self) -> list[str]:
         """The same as command line arguments of a daemon."""
         flags = (("ca", self.tls_ca), ("cert", self.tls_cert), ("key", self.tls_key))

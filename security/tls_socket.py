@@ -22,8 +22,10 @@ from .tls_errors import named_error
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: Bytes that are sealed, or received, at a time: as much as the extra copies may cost in memory.
-_PART_BYTES = 256 << 10
+#: Bytes that are sealed at a time. For more than 100 KiB or so, memory is asked of the kernel anew.
+_SEAL_BYTES = 64 << 10
+#: Sealed bytes that are received at a time.
+_RECEIVE_BYTES = 256 << 10
 #: The first byte of a client's first record; a frame begins with a letter.
 _HANDSHAKE = b"\x16"
 
@@ -57,7 +59,7 @@ class TlsSocket:
         )
         self._inside = threading.Lock()
         self._sending = threading.Lock()
-        self._received = memoryview(bytearray(_PART_BYTES))
+        self._received = memoryview(bytearray(_RECEIVE_BYTES))
 
     def handshake(self, deadline_s: float) -> None:
         """Agrees on keys and verifies certificates; leaves the socket's timeout at `deadline_s`.
@@ -116,9 +118,9 @@ class TlsSocket:
         """
         view = memoryview(data)
         with self._sending:
-            for at in range(0, len(view), _PART_BYTES):
+            for at in range(0, len(view), _SEAL_BYTES):
                 with self._inside:
-                    self._tls.write(view[at : at + _PART_BYTES])
+                    self._tls.write(view[at : at + _SEAL_BYTES])
                     sealed = self._outgoing.read()
                 self._sock.sendall(sealed)
 

@@ -19,6 +19,7 @@ from penstock.proto import control_pb2
 from penstock.proto.wire import PROTOCOL_VERSION, FrameType, read_frame, send_frame
 from penstock.security.access import Access
 from penstock.security.channels import open_channel
+from penstock.security.settings import VARIABLES
 from penstock.security.tls_socket import TlsSocket
 
 from ..papers import Papers
@@ -77,6 +78,15 @@ def test_a_token_lets_in_whoever_has_it_and_nobody_else(
     for log in (cluster.directory / "logs").iterdir():
         assert secret not in log.read_text()
     assert secret not in str(picture)
+
+
+def test_a_cluster_of_ones_own_takes_no_notice_of_the_environment(
+    make_cluster: ClusterMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in VARIABLES:
+        monkeypatch.setenv(variable, "/of/another/cluster")
+    cluster = make_cluster(workers=1)
+    assert sorted(order(cluster)) == list(range(2000))
 
 
 def pairs(dataset: object, at: dict[int, object] | None = None) -> list[tuple[int, int]]:
