@@ -18,11 +18,13 @@ from .. import errors
 from ..failpoints import failpoint
 from ..proto import control_pb2, control_pb2_grpc
 from ..proto.wire import PROTOCOL_VERSION
+from . import crash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from ..timing import Timing
+    from .opened import OpenedJob
 
 logger = logging.getLogger(__name__)
 
@@ -274,15 +276,19 @@ class Control:
         )
         return reply
 
-    def close_client(self, job: str, client: str, *, leaving: bool = False) -> None:
+    def close_client(
+        self, job: OpenedJob, *, leaving: bool = False, step: int | None = None
+    ) -> None:
         """Tells the dispatcher that this client is done; tried once, for a short time.
 
         Args:
             job: its job.
-            client: its incarnation.
             leaving: it leaves its lanes to the other consumers of its group.
+            step: that the trainer is at, if it says so.
         """
-        request = control_pb2.CloseClientRequest(job=job, client=client, leaving=leaving)
+        request = control_pb2.CloseClientRequest(
+            job=job.job, client=job.client, leaving=leaving, crash=crash.told(), trainer_step=step
+        )
         failpoint("client.close.before_send")
         try:
             self.stub().CloseClient(
@@ -290,7 +296,7 @@ class Control:
             )
         except (grpc.RpcError, errors.RefusedError) as error:
             why = error.code().name if isinstance(error, grpc.RpcError) else error
-            logger.info("the dispatcher was not told that %s is done: %s", client, why)
+            logger.info("the dispatcher was not told that %s is done: %s", job.client, why)
 
     def close(self) -> None:
         """Closes the channel and ends every wait. Closing twice is fine."""

@@ -63,6 +63,7 @@ class Engine:
         leaving: at its end this client leaves its lanes to other consumers of its group.
         joining: how many processes wait to become consumers of the job's group.
         gone: the ranks of its group whose process is gone.
+        trainer_step: that the trainer is at, if it says so.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Engine:
         self.leaving = False
         self.joining = 0
         self.gone: tuple[int, ...] = ()
+        self.trainer_step: int | None = None
         self.history = History(job, start)
         self._control = control
         self._job = job
@@ -315,6 +317,7 @@ class Engine:
                 ],
                 failure=self._failure,
                 sequence=self._sequence,
+                trainer_step=self.trainer_step,
             )
             generation = self._generation
         _flush(links)
@@ -367,7 +370,7 @@ class Engine:
             self._readers.clear()
             self._links.close()
             self.changed.notify_all()
-        self._control.close_client(self._job.job, self._job.client, leaving=self.leaving)
+        self._control.close_client(self._job, leaving=self.leaving, step=self.trainer_step)
         self._control.close()
         if self._ledger is not None:
             self._ledger.close()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +19,7 @@ from .conftest import ClusterMaker
 from .waiting import wait_until, worker_of
 
 ANSWERS = "penstock.tests.cluster.failover_answers::ByName"
+TELLING = "penstock.tests.cluster.failover_answers::Telling"
 COUNT = 400
 
 
@@ -96,6 +100,58 @@ def test_a_worker_that_died_of_memory_is_taken_back_with_less(
     assert (
         "exit code 137): 4 slots instead of 8, 32 MiB of buffers instead of 64" in entry["limited"]
     )
+
+
+_CRASHING = """
+import sys, penstock
+import tensorflow as tf
+served = tf.data.Dataset.range(100).apply(
+    penstock.distribute(sys.argv[1], job_name="crash", seed=1, lanes=2, resumable=True))
+session = penstock.InSituSession(served, penstock.RecoveryPolicy(()))
+for step in session.steps():
+    for attempt in step.attempts():
+        with attempt:
+            if step.number == 7:
+                try:
+                    {}["loss"]
+                except KeyError as error:
+                    raise FloatingPointError("loss is NaN") from error
+"""
+
+
+def test_what_a_failure_tells_of_itself(
+    make_cluster: ClusterMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_TEST_TOLD", str(tmp_path / "told"))
+    cluster = make_cluster(workers=1, dispatcher_arguments=(f"--failover-extension={TELLING}",))
+    # A trainer that ends by an exception, in its eighth step.
+    done = subprocess.run(
+        [sys.executable, "-c", _CRASHING, cluster.address],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 1, done.stderr
+    wait_until(cluster.address, lambda p: len(p["failover"]["decisions"]) == 1, "decided")
+    assert json.loads((tmp_path / "told").read_text()) == {
+        "kind": "trainer crash",
+        "exceptions": ["FloatingPointError: loss is NaN", "KeyError: 'loss'"],
+        "exit_code": 1,
+        "signal": None,
+        "trainer_step": 7,
+    }
+    # A worker whose process is ended by somebody, and restarted by its supervisor.
+    (worker,) = cluster.workers
+    os.kill(worker.pid, signal.SIGSEGV)
+    worker.wait_ended(30)
+    again = cluster.restart_worker(worker)
+    picture = wait_until(
+        cluster.address,
+        lambda p: any("SIGSEGV" in made["text"] for made in p["failover"]["decisions"]),
+        "explained",
+    )
+    assert worker_of(picture, again.worker_id)["state"] == "live"
 
 
 def test_a_wrong_class_ends_the_dispatcher_at_its_start(tmp_path: Path) -> None:
