@@ -13,9 +13,9 @@ from collections import deque
 from threading import Condition, RLock
 from typing import TYPE_CHECKING
 
-from ..errors import JobFailedError, NotFoundError, PenstockError, RefusedError
+from ..errors import NotFoundError, PenstockError, RefusedError
 from ..proto import control_pb2
-from .epoch import EpochReader
+from .epoch import EpochReader, failure_of
 from .events import Done, Fail, Placed, Report
 from .history import History
 from .links import Links
@@ -339,7 +339,7 @@ class Engine:
                 logger.warning("the dispatcher says: %s", notice)
             self.notices = notices
             if reply.failure:
-                self._set_error(JobFailedError(reply.failure))
+                self._set_error(failure_of(self._readers, reply.failure))
             readers = {(reader.stream, reader.epoch): reader for reader in self._readers}
             for progress in sent.request.epochs:
                 if (known := readers.get((progress.stream, progress.epoch))) is not None:

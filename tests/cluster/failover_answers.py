@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from penstock import FailoverExtension, FailoverStrategy, FailureInfo
+from penstock.recovery.failover import FailureKind
 
 
 class ByName(FailoverExtension):
@@ -41,3 +42,13 @@ class Telling(FailoverExtension):
         with Path(os.environ["PENSTOCK_TEST_TOLD"]).open("a") as file:
             file.write(f"{json.dumps(told)}\n")
         return FailoverStrategy.NORMAL_FAILOVER
+
+
+class Mending(FailoverExtension):
+    """Retires whose bytes differ, and mends the file that the job's name ends with."""
+
+    def get_user_failover_strategy(self, failure_info: FailureInfo) -> FailoverStrategy:
+        if failure_info.kind is not FailureKind.HASH_MISMATCH:
+            return FailoverStrategy.NORMAL_FAILOVER
+        Path(failure_info.job_name.partition(" ")[2]).write_text("here")
+        return FailoverStrategy.NODE_FAILOVER
