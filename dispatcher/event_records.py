@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 VERSION = 1
+#: Kinds of a later version, and how many fields they had in version 1: the others have defaults.
+_LATER: Mapping[str, tuple[int, int]] = {"FaultRaised": (2, 15)}
 
 
 def _is_unsigned(value: object) -> bool:
@@ -81,10 +83,16 @@ def values(event: Event) -> tuple[Any, ...]:
     return _VALUES[type(event)](event)
 
 
+def version_of(kind: str) -> int:
+    """The version in which events of a kind are written."""
+    return _LATER[kind][0] if kind in _LATER else VERSION
+
+
 def encode(event: Event) -> bytes:
     """The record of an event."""
     kind = type(event)
-    packed: bytes = msgpack.packb((kind.__name__, VERSION, *_VALUES[kind](event)))
+    name = kind.__name__
+    packed: bytes = msgpack.packb((name, version_of(name), *_VALUES[kind](event)))
     return packed
 
 
@@ -102,7 +110,7 @@ def decode(record: bytes) -> Event:
         raise JournalCorruptError("a record is not a list [kind, version, fields...]")
     kind, version = parts[0], parts[1]
     del parts[:2]
-    if kind not in _KINDS or version != VERSION:
+    if kind not in _KINDS or version not in (VERSION, version_of(kind)):
         raise JournalCorruptError(
             f"a record is of kind {kind[:80]!r}, version {version!r}, which this version of"
             " penstock does not know"
@@ -110,14 +118,14 @@ def decode(record: bytes) -> Event:
     # A restart may read a million of these: the usual ones are checked without a loop in Python.
     types, numbers = _PLAIN.get(kind, _NOT_PLAIN)
     if list(map(type, parts)) != types or min(numbers(parts)) < 0:
-        parts = _checked(kind, parts)
+        parts = _checked(kind, parts, _LATER[kind][1] if version != version_of(kind) else None)
     event: Event = _KINDS[kind](*parts)
     return event
 
 
-def _checked(kind: str, parts: list[Any]) -> list[Any]:
-    """The fields, checked one by one, and lists made tuples."""
-    fields = _FIELDS[kind]
+def _checked(kind: str, parts: list[Any], had: int | None) -> list[Any]:
+    """The fields, the first `had` of them, checked one by one, and lists made tuples."""
+    fields = _FIELDS[kind][:had]
     if len(parts) != len(fields):
         raise JournalCorruptError(f"a {kind} record has {len(parts)} fields, not {len(fields)}")
     for (name, annotation), value in zip(fields, parts, strict=True):

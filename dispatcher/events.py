@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from .fault_events import (
+    DeathExplained,
     ElementRetried,
     ElementSkipped,
     FailoverDecided,
@@ -354,6 +355,7 @@ Event: TypeAlias = (
     | EpochResumed
     | FaultRaised
     | FailoverDecided
+    | DeathExplained
     | WorkerReadmitted
     | JobFailoverSet
     | GroupFormed
