@@ -56,7 +56,7 @@ def to_snapshot(state: State) -> bytes:
         "workers": [_row(worker, Worker, ("attempts",)) for worker in state.workers.values()],
         "lost": [_row(lost, LostWorker) for lost in state.lost.values()],
         "jobs": [_job_row(job) for job in state.jobs.values()],
-        "attempts": [_row(attempt, Attempt) for attempt in state.attempts.values()],
+        "attempts": [list(attempt) for attempt in state.attempts.values()],
         "stores": [
             [store, [[key, splits.to_bytes()] for key, splits in held.items()]]
             for store, held in state.stores.items()
