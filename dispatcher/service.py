@@ -314,6 +314,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         if not self._is_registered(request):
             return control_pb2.SyncWorkerReply(term=engine.state.term)
         worker = engine.state.workers[name]
+        engine.telling.told(name)
         reply = worker_view(engine.state, worker, engine.news.version(name))
         await engine.durable()
         failpoint("dispatcher.sync_worker.before_reply")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .buffer import Buffer
-from .messages import Held, SendChunk, SendEnd, SendHashes, State
+from .messages import Held, SendChunk, SendEnd, SendHashes, State, Wake
 
 if TYPE_CHECKING:
     from ..proto.hashing import Digest
@@ -133,6 +133,10 @@ class Attempt:
             waiting=self.waiting,
             element=self.element,
         )
+
+    def wake(self) -> list[Wake]:
+        """The instruction that there may be something to send of it, if somebody fetches it."""
+        return [] if self.fetch is None else [Wake(self.fetch.connection)]
 
     @property
     def choosing(self) -> bool:
