@@ -167,8 +167,9 @@ def promotions(state: State, lost: Collection[str]) -> list[Event]:
 def late_promotion(state: State) -> list[Event]:
     """A standby that came after the last worker was lost: there is nobody else to do the work."""
     retired = state.failover.retired
-    vacant = any(not lost.standby for lost in state.lost.values()) or any(
-        not worker.standby and worker.incarnation in retired for worker in state.workers.values()
+    vacant = any(not lost.standby for lost in state.lost.values()) or (
+        bool(retired)  # else there is no need to look at a thousand workers
+        and any(not at.standby and at.incarnation in retired for at in state.workers.values())
     )
     if not vacant:
         return []
