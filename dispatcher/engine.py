@@ -344,6 +344,11 @@ class Engine:
         """What follows from an event outside the state: who is listened to, and the log."""
         log_event(self.state, event)
         match event:
+            case ev.AttemptAssigned(attempt):
+                self.reports.began(self.state.attempts[attempt], time.monotonic())
+                if self._look_s == float("inf"):
+                    self._alarm.ring()
+                failpoint("dispatcher.assign.after_append")
             case ev.WorkerLost(worker):
                 self.liveness.forget(worker)
                 self.news.forget(worker)
@@ -376,11 +381,6 @@ class Engine:
                 self._epochs_over = True
             case ev.JobFailed() | FailoverDecided():
                 self._epochs_over = True
-            case ev.AttemptAssigned(attempt):
-                self.reports.began(self.state.attempts[attempt], time.monotonic())
-                if self._look_s == float("inf"):
-                    self._alarm.ring()
-                failpoint("dispatcher.assign.after_append")
             case FaultRaised():
                 self.deciding.raised(self.state.failover.next_fault - 1)
 
