@@ -19,7 +19,7 @@ from .epoch import EpochReader, failure_of
 from .events import Done, Fail, Placed, Report
 from .history import History
 from .links import Links
-from .messages import frame_of, progress_of
+from .messages import frame_of, problems_of, progress_of
 from .resumed import ResumedCore
 from .starts import Start
 from .sync import Outgoing, SyncLoop
@@ -314,11 +314,7 @@ class Engine:
                 seen_version=self._version,
                 hold_ms=0 if urgent else int(self.timing.heartbeat_s * 1000),
                 epochs=[progress_of(reader) for reader in self._readers],
-                problems=[
-                    control_pb2.Problem(attempt=p.attempt, code=p.code, detail=p.detail)
-                    for reader in self._readers
-                    for p in reader.core.problems()
-                ],
+                problems=problems_of(self._readers),
                 failure=self._failure,
                 sequence=self._sequence,
                 trainer_step=self.trainer_step,

@@ -6,7 +6,9 @@ msgpack map with its version, read as strictly as the journal's events.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import functools
+from operator import attrgetter
+from typing import Any
 
 import msgpack
 import xxhash
@@ -32,9 +34,6 @@ from .splitset import SplitSet
 from .state import State
 from .validate import validate
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 VERSION = 7
 #: The versions that are read; 1 did not know who was replaced, worker or client, 2 no caches, 3 no
 #: positions, 4 neither faults nor groups of consumers nor rulings, 5 no bad elements, and 6
@@ -57,7 +56,7 @@ def to_snapshot(state: State) -> bytes:
         "workers": [_row(worker, Worker, ("attempts",)) for worker in state.workers.values()],
         "lost": [_row(lost, LostWorker) for lost in state.lost.values()],
         "jobs": [_job_row(job) for job in state.jobs.values()],
-        "attempts": [_row(attempt, Attempt) for attempt in state.attempts.values()],
+        "attempts": [list(attempt) for attempt in state.attempts.values()],
         "stores": [
             [store, [[key, splits.to_bytes()] for key, splits in held.items()]]
             for store, held in state.stores.items()
@@ -212,5 +211,11 @@ def _epoch_row(epoch: Epoch) -> list[Any]:
     return [epoch.key, splits, epoch.delivered.to_bytes(), epoch.count, epoch.total, kills]
 
 
-def _row(record: Any, kind: type[Any], without: Iterable[str] = ()) -> list[Any]:
-    return [getattr(record, name) for name in kind.__dataclass_fields__ if name not in without]
+def _row(record: Any, kind: Any, without: tuple[str, ...] = ()) -> list[Any]:
+    return list(_getter(kind, without)(record))
+
+
+@functools.cache
+def _getter(kind: Any, without: tuple[str, ...]) -> attrgetter[tuple[Any, ...]]:
+    """What gives the values of a kind's fields: there may be thousands of its records."""
+    return attrgetter(*(name for name in kind.__dataclass_fields__ if name not in without))
