@@ -11,12 +11,14 @@ change any more, or whoever truncates it could kill everybody who reads it.
 from __future__ import annotations
 
 import array
+import ctypes
 import fcntl
 import mmap
 import os
 import socket
+import weakref
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
@@ -35,6 +37,11 @@ SLOTS_MAX = 64
 AVAILABLE = hasattr(os, "memfd_create")
 
 _DESCRIPTORS_MAX = 16
+
+
+def is_unix(sock: object) -> TypeGuard[socket.socket]:
+    """Whether descriptors can travel over a connection: a plain Unix socket."""
+    return isinstance(sock, socket.socket) and sock.family == socket.AF_UNIX
 
 
 def capacity_of(nbytes: int) -> int:
@@ -148,6 +155,20 @@ def _seals() -> int:
 
 
 def _mapped(descriptor: int, nbytes: int) -> NDArray[np.uint8]:
-    # All pages at once cost less than a fault for each.
-    flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
-    return np.frombuffer(mmap.mmap(descriptor, nbytes, flags=flags), np.uint8)
+    """Maps a slot, all of its pages at once, which costs less than a fault for each.
+
+    Not by `mmap.mmap`: that keeps a descriptor of its own for each mapping, and there may be more
+    slots than a process may have files.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    protection, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | mmap.MAP_POPULATE
+    address = libc.mmap(None, nbytes, protection, flags, descriptor, 0)
+    if address in (None, ctypes.c_void_p(-1).value):
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    memory = (ctypes.c_uint8 * nbytes).from_address(address)
+    weakref.finalize(memory, libc.munmap, address, nbytes).atexit = False  # the kernel does it then
+    return np.ctypeslib.as_array(memory)

@@ -15,9 +15,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..proto.slots import SLOTS_MAX, capacity_of, make_slot
+from ..proto.slots import (
+    SLOT_BYTES_MIN,
+    SLOTS_MAX,
+    capacity_of,
+    make_slot,
+    send_with_descriptor,
+)
+from ..proto.wire import FrameType, encode_frame, send_frame
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
@@ -75,10 +83,12 @@ class Lender:
     """The slots of one connection. Two threads: one lends, another one hears what is free again.
 
     Args:
+        sock: of the connection, a Unix socket.
         budget: of all connections.
     """
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, sock: socket.socket, budget: Budget) -> None:
+        self._sock = sock
         self._budget = budget
         self._lock = threading.Lock()
         self._free: list[Slot] = []
@@ -86,6 +96,29 @@ class Lender:
         self._dropped: list[int] = []
         self._next = 1
         self._closed = False
+
+    def send(self, piece: Piece) -> bool:
+        """Sends a CHUNK frame whose payload is in a slot; False if there is no slot for it.
+
+        Raises:
+            OSError: from the socket, or from the file that the payload lies in.
+        """
+        slot = self.lend(piece.nbytes) if piece.nbytes >= SLOT_BYTES_MIN else None
+        if slot is None:
+            return False
+        try:
+            fill(slot.memory, piece)
+            self._introduce(slot)
+        finally:
+            slot.close_descriptor()
+        where = {"slot": slot.id, "nbytes": piece.nbytes}
+        send_frame(self._sock, FrameType.CHUNK, {**piece.header, **where})
+        return True
+
+    def _introduce(self, slot: Slot) -> None:
+        if slot.descriptor is not None:
+            about = {"slot": slot.id, "nbytes": len(slot.memory), "dropped": list(slot.dropped)}
+            send_with_descriptor(self._sock, encode_frame(FrameType.SLOT, about), slot.descriptor)
 
     def lend(self, nbytes: int) -> Slot | None:
         """A slot that holds so many bytes, until its id is returned; None if there is none."""
@@ -109,13 +142,12 @@ class Lender:
         return True
 
     def close(self) -> None:
-        """The client is gone, or keeps for itself what it still looks at."""
+        """The client is gone, or keeps for itself what it still looks at; the sender has ended."""
         with self._lock:
             self._closed = True
             slots = [*self._free, *self._out.values()]
             self._free, self._out = [], {}
         for slot in slots:
-            slot.close_descriptor()
             self._budget.give_back(len(slot.memory))
 
     def _fitting(self, nbytes: int) -> Slot | None:
@@ -131,7 +163,6 @@ class Lender:
                 return None
             # Those that are free are too small, or one of them would have been taken.
             slot = self._free.pop()
-            slot.close_descriptor()
             self._budget.give_back(len(slot.memory))
             self._dropped.append(slot.id)
         try:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AddressInUseError, UnavailableError
+from ..security.access import OPEN, Access
 from .connection import Connection
 from .lending import Budget
 
@@ -115,6 +116,7 @@ class StreamServer:
         host: address to listen on.
         port: port to listen on; 0 picks a free one.
         unix: also listen on a Unix socket.
+        access: what is demanded of clients.
         hello_deadline_s: how long a client may take to introduce itself.
         slots: bytes that the slots of all clients on this machine may have together.
 
@@ -137,11 +139,13 @@ class StreamServer:
         unix: bool,
         hello_deadline_s: float,
         slots: int = 0,
+        access: Access = OPEN,
     ) -> None:
         self._budget = Budget(slots)
         self._desk = desk
         self._worker = worker
         self._hello_deadline_s = hello_deadline_s
+        self._access = access
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._accepted = 0
@@ -214,6 +218,7 @@ class StreamServer:
             name,
             self._desk,
             self._worker,
+            self._access,
             self._hello_deadline_s,
             self._forget,
             self._budget,
