@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..failpoints import failpoint
 from ..recovery.extensions import default_answer, load_extension
 from ..recovery.failover import Budgets
-from . import failover, fault_texts
+from . import failover, fault_texts, probing
 from .fault_events import FailoverDecided
 from .faults import info_of
 
@@ -229,6 +229,11 @@ class Deciding:
             "retired": [
                 {"worker": retired.worker, "address": retired.host, "reason": retired.reason}
                 for retired in book.retired.values()
+            ],
+            "probes": [probing.text_of(probe.started) for probe in book.probes.values()],
+            "verdicts": [
+                {"text": probing.text_of(started), "verdict": made.verdict, "detail": made.detail}
+                for started, made in book.checked.values()
             ],
             "budgets": _budgets(book, self._budgets),
             "problems": list(self.problems),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from .fault_events import (
+    CrossChecked,
     DeathExplained,
     ElementRetried,
     ElementSkipped,
@@ -18,6 +19,8 @@ from .fault_events import (
     FaultRaised,
     JobFailoverSet,
     JobPolicySet,
+    ProbeEnded,
+    ProbeStarted,
     SplitKilled,
     WorkerLimited,
     WorkerReadmitted,
@@ -366,4 +369,7 @@ Event: TypeAlias = (
     | ElementRetried
     | WorkerLimited
     | SplitKilled
+    | ProbeStarted
+    | ProbeEnded
+    | CrossChecked
 )

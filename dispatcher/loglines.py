@@ -6,13 +6,16 @@ import logging
 from typing import TYPE_CHECKING
 
 from . import events as ev
+from . import probing
 from .failover import NORMAL
 from .fault_events import (
+    CrossChecked,
     ElementRetried,
     ElementSkipped,
     FailoverDecided,
     JobFailoverSet,
     JobPolicySet,
+    ProbeStarted,
     SplitKilled,
     WorkerLimited,
     WorkerReadmitted,
@@ -56,6 +59,19 @@ def log_event(state: State, event: Event) -> None:
             logger.warning("worker %s: %s", worker, limit)
         case ElementSkipped():
             logger.warning("left out: %s", event)
+        case ProbeStarted():
+            logger.info("cross-check: %s", probing.text_of(event))
+        case CrossChecked():
+            started, _ = state.failover.checked[event.probe]
+            level = logging.WARNING if event.verdict == probing.WORKER else logging.INFO
+            detail = f" ({event.detail})" if event.detail else ""
+            logger.log(
+                level,
+                "cross-check: verdict %s%s; %s",
+                event.verdict,
+                detail,
+                probing.text_of(started),
+            )
         case FailoverDecided():
             _log_decision(state, event)
         case ev.EpochStarted() | ev.EpochFinished() | ev.EpochAbandoned() | ev.GroupFormed():

@@ -13,6 +13,7 @@ from .splitset import SplitSet
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .probing import Proven
     from .quarantine import BadElement
 
 #: (job, stream, epoch)
@@ -105,6 +106,7 @@ class Epoch:
         total: sum of their hashes modulo 2**64.
         kills: by split, the element that was named each time that a worker died of memory while
             it made the split, from 1; 0 where none was. The last ones.
+        proven: by worker, the last split that it has made and a client verified.
     """
 
     job: str
@@ -115,6 +117,7 @@ class Epoch:
     count: int = 0
     total: int = 0
     kills: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    proven: dict[str, Proven] = field(default_factory=dict)
     book: LaneBook | None = None  # derived; None until somebody asks
 
     @property

@@ -15,6 +15,7 @@ import heapq
 from typing import TYPE_CHECKING
 
 from ..recovery.failover import FailureKind
+from . import probing
 from .caching import stores_with
 from .events import (
     AttemptAssigned,
@@ -162,6 +163,11 @@ def promotions(state: State, lost: Collection[str]) -> list[Event]:
     standbys = [w.worker for w in live if w.standby and w.incarnation not in retired]
     vacant = sum(takes_work(state, state.workers[worker]) for worker in lost)
     return [WorkerPromoted(worker) for worker in standbys[:vacant]]
+
+
+def follow_ups(state: State) -> list[Event]:
+    """What follows from the state alone, before anything is assigned."""
+    return [*probing.events(state), *late_promotion(state)]
 
 
 def late_promotion(state: State) -> list[Event]:

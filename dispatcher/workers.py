@@ -77,6 +77,7 @@ def _lose(state: State, worker: Worker, reason: str) -> set[str]:
     for number in list(worker.attempts):
         touched |= state.end_attempt(state.attempts[number])
     del state.workers[worker.worker]
+    state.failover.suspects.pop(worker.worker, None)
     state.lost[worker.worker] = LostWorker(
         worker.worker, worker.incarnation, worker.address, worker.standby, reason
     )

@@ -91,6 +91,15 @@ GOLDEN: dict[str, tuple[ev.Event, list[Any]]] = {
         ev.SplitKilled("j1", 0, 4, 77, "w2", 3, True),
         ["j1", 0, 4, 77, "w2", 3, True],
     ),
+    "ProbeStarted": (
+        ev.ProbeStarted(7, "w1", "j1", 0, 4, 77, 78, 10, 11, 12),
+        [7, "w1", "j1", 0, 4, 77, 78, 10, 11, 12],
+    ),
+    "ProbeEnded": (ev.ProbeEnded(7, "w1", "failed", "boom"), [7, "w1", "failed", "boom"]),
+    "CrossChecked": (
+        ev.CrossChecked(7, "w1", "worker", "boom"),
+        [7, "w1", "worker", "boom"],
+    ),
     "EpochResumed": (
         ev.EpochResumed("j1", 0, 4, b"\x05", 10, 11),
         ["j1", 0, 4, b"\x05", 10, 11],
