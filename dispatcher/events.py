@@ -147,9 +147,13 @@ class WorkerLost:
 
 @dataclass(frozen=True, slots=True)
 class WorkerPromoted:
-    """A standby gets work from now on."""
+    """A standby gets work from now on, in the place of `instead`, which was lost or is retired.
+
+    Version 1 did not say in whose place.
+    """
 
     worker: str
+    instead: str = ""
 
 
 @dataclass(frozen=True, slots=True)

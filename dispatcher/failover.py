@@ -366,4 +366,4 @@ def _replacement(state: State, fault: FaultRaised, strategy: FailoverStrategy) -
         for other in state.workers.values()
         if other.standby and other.incarnation not in retired
     ]
-    return [ev.WorkerPromoted(name) for name in standbys[:1]]
+    return [ev.WorkerPromoted(name, worker.worker) for name in standbys[:1]]

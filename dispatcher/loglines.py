@@ -37,8 +37,8 @@ def log_event(state: State, event: Event) -> None:
         case ev.WorkerRegistered():
             kind = "standby" if event.standby else "worker"
             logger.info("%s %s registered at %s", kind, event.worker, event.address)
-        case ev.WorkerPromoted(worker):
-            logger.warning("standby %s takes over", worker)
+        case ev.WorkerPromoted(worker, instead):
+            logger.warning("standby %s takes over%s", worker, f" for {instead}" if instead else "")
         case ev.ClientJoined(job, client):
             logger.info("client %s has job %s", client, state.jobs[job].label)
         case ev.ClientLeft(job, reason):

@@ -217,6 +217,7 @@ class Group:
         position: the text of where the generation began; empty: at the very beginning.
         jobs: the consumers' jobs, by rank; empty for one that never came.
         former: the jobs of former generations, the latest last.
+        bad: what these jobs have left out, as `Job.bad`: later ones leave it out, too.
     """
 
     group: str
@@ -230,6 +231,7 @@ class Group:
     position: str
     jobs: list[str] = field(default_factory=list)
     former: tuple[str, ...] = ()
+    bad: dict[tuple[int, int, int], dict[int, BadElement]] = field(default_factory=dict)
 
 
 def deal_epoch(job: Job, dataset: Dataset, epoch: Epoch) -> LaneBook:

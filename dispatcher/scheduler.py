@@ -161,8 +161,8 @@ def promotions(state: State, lost: Collection[str]) -> list[Event]:
     live = [worker for worker in state.workers.values() if worker.worker not in lost]
     retired = state.failover.retired
     standbys = [w.worker for w in live if w.standby and w.incarnation not in retired]
-    vacant = sum(takes_work(state, state.workers[worker]) for worker in lost)
-    return [WorkerPromoted(worker) for worker in standbys[:vacant]]
+    vacant = [w.worker for w in state.workers.values() if w.worker in lost and takes_work(state, w)]
+    return [WorkerPromoted(*pair) for pair in zip(standbys, vacant, strict=False)]
 
 
 def follow_ups(state: State) -> list[Event]:
@@ -173,15 +173,16 @@ def follow_ups(state: State) -> list[Event]:
 def late_promotion(state: State) -> list[Event]:
     """A standby that came after the last worker was lost: there is nobody else to do the work."""
     retired = state.failover.retired
-    vacant = any(not lost.standby for lost in state.lost.values()) or any(
-        not worker.standby and worker.incarnation in retired for worker in state.workers.values()
-    )
+    # Those that were lost and have been replaced are the last choice, but one all the same.
+    lost = [lost for lost in state.lost.values() if not lost.standby]
+    vacant = [one.worker for one in sorted(lost, key=lambda one: one.replaced)]
+    vacant += [w.worker for w in state.workers.values() if w.incarnation in retired]
     if not vacant:
         return []
     if any(takes_work(state, worker) for worker in state.workers.values()):
         return []
     standbys = [w.worker for w in state.workers.values() if w.incarnation not in retired]
-    return [WorkerPromoted(worker) for worker in standbys[:1]]
+    return [WorkerPromoted(worker, vacant[0]) for worker in standbys[:1]]
 
 
 def stuck_attempts(state: State, facts: Facts, now_s: float, timeout_s: float) -> list[Event]:

@@ -36,11 +36,15 @@ from .validate import validate
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .quarantine import Bad
+
 VERSION = 7
 #: The versions that are read; 1 did not know who was replaced, worker or client, 2 no caches, 3 no
 #: positions, 4 neither faults nor groups of consumers nor rulings, 5 no bad elements, and 6
 #: neither what led to faults, nor probes, nor why clients left.
 _KNOWN = (1, 2, 3, 4, 5, 6, 7)
+#: Of a group, without what was left out.
+_GROUP_FIELDS = 11
 
 
 def digest(state: State) -> str:
@@ -65,7 +69,9 @@ def to_snapshot(state: State) -> bytes:
         ],
         "decisions": [_row(made, CacheDecision) for made in state.decisions.values()],
         "failover": _failover_row(state.failover),
-        "groups": [_row(group, Group) for group in state.groups.values()],
+        "groups": [
+            [*_row(group, Group, ("bad",)), _bad_rows(group.bad)] for group in state.groups.values()
+        ],
         "rulings": [
             [group, [[*key, *ruling] for key, ruling in rulings.items()]]
             for group, rulings in state.rulings.items()
@@ -121,7 +127,9 @@ def _state(content: dict[str, Any]) -> State:
     if "failover" in content:
         state.failover = _failover(content["failover"])
     for row in content.get("groups", ()):
+        *row, bad = row if len(row) > _GROUP_FIELDS else [*row, []]  # before version 7
         group = Group(*row)
+        group.bad = _bad(bad)
         group.streams, group.former = tuple(group.streams), tuple(group.former)
         state.groups[group.group] = group
     for group, rows in content.get("rulings", ()):
@@ -178,12 +186,7 @@ def _fault(row: list[Any]) -> FaultRaised:
 
 def _job_row(job: Job) -> list[Any]:
     row = _row(job, Job, ("streams", "epochs", "bad"))
-    row.append(
-        [
-            [*key, [_row(bad, BadElement) for bad in known.values()]]
-            for key, known in job.bad.items()
-        ]
-    )
+    row.append(_bad_rows(job.bad))
     row.append([_row(stream, Stream) for stream in job.streams])
     row.append([_epoch_row(epoch) for epoch in job.epochs.values()])
     return row
@@ -204,8 +207,7 @@ def _job(row: list[Any]) -> Job:
     row[former], row[former + 3] = tuple(row[former]), tuple(row[former + 3])
     made = [Stream(dataset, at, over, tuple(last)) for dataset, at, over, last in streams]
     job = Job(**dict(zip(names, row, strict=True)), streams=made)
-    for *key, known in bad:
-        job.bad[tuple(key)] = {element: BadElement(element, *rest) for element, *rest in known}
+    job.bad = _bad(bad)
     for (job_id, stream, number), splits, delivered, count, total, *more in epochs:
         epoch = Epoch(job_id, stream, number)
         kills, proven = (*more, [], [])[:2]
@@ -217,6 +219,17 @@ def _job(row: list[Any]) -> Job:
             epoch.splits[number] = Split(attempt, failures, tuple(failed_on), named)
         job.epochs[epoch.stream, epoch.epoch] = epoch
     return job
+
+
+def _bad_rows(bad: Bad) -> list[Any]:
+    return [[*key, [_row(one, BadElement) for one in known.values()]] for key, known in bad.items()]
+
+
+def _bad(rows: list[Any]) -> Bad:
+    return {
+        (stream, epoch, split): {element: BadElement(element, *rest) for element, *rest in known}
+        for stream, epoch, split, known in rows
+    }
 
 
 def _epoch_row(epoch: Epoch) -> list[Any]:

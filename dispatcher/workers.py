@@ -40,6 +40,8 @@ def apply(state: State, event: WorkerEvent) -> set[str]:
         raise ValueError(f"worker {event.worker} is no standby")
     worker.standby = False
     vacant = [lost for lost in state.lost.values() if not lost.standby and not lost.replaced]
+    if event.instead:
+        vacant = [lost for lost in vacant if lost.worker == event.instead]
     for lost in vacant[:1]:
         state.lost[lost.worker] = dataclasses.replace(lost, replaced=True)
     return set()
