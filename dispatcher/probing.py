@@ -11,8 +11,8 @@ verdict is journaled:
     split failed elsewhere, probe failed    neither can be told: what both need may be away
 
 A worker is a *suspect* from the decision that its failed attempt is simply made again; it gets its
-probe once another worker has made something. A worker has at most one probe, and a job at most `PROBES_MAX` over its life. An epoch or a worker
-that is gone ends a probe without a verdict.
+probe once another worker has made something. A worker has at most one probe, and a job at most
+`PROBES_MAX` over its life. An epoch or a worker that is gone ends a probe without a verdict.
 """
 
 from __future__ import annotations
