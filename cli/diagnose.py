@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as jsonlib
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +11,7 @@ import typer
 
 from ..errors import PenstockError, UsageError
 from ..timing import Timing
+from .diagnose_advise import Asked
 from .diagnose_follow import follow_logs
 from .diagnose_learn import (
     Closing,
@@ -188,7 +188,7 @@ def diagnose(
     output = Output(json, incidents, pending, alert_url_file)
     closing = None if close is None else Closing(close, outcome, note, root_cause)
     _check_modes(files or None, (evaluate, accept, closing), incidents)
-    _check_follow(follow, learn, files, model_url)
+    _check_follow(follow, learn, files)
     _check_effect(follow, alert_url_file, closing, {"--note": note, "--root-cause": root_cause})
     _check_numbers({"--settle": settle, "--model-below": model_below})
     if accept is not None:
@@ -202,11 +202,11 @@ def diagnose(
         list_incidents(incidents, json)
     elif learn is not None:
         learn_routine(files or [], learn, known)
-    elif follow:
-        follow_logs(files or [], known, routine, settle, output)
     else:
-        asking = model_url, model, model_key_file, model_below, model_deadline
-        _diagnose(files or [], known, routine, _model(*asking), output)
+        asked = _model(model_url, model, model_key_file, model_below, model_deadline)
+        if follow:
+            return follow_logs(files or [], known, routine, settle, output, asked)
+        _diagnose(files or [], known, routine, asked, output)
 
 
 def _check_modes(
@@ -221,11 +221,9 @@ def _check_modes(
         )
 
 
-def _check_follow(
-    follow: bool, learn: Path | None, files: list[Path] | None, model_url: str | None
-) -> None:
-    if ((follow or learn) and not files) or (follow and (learn or model_url)):
-        raise UsageError("--follow and --learn need logs; --follow neither learns nor asks a model")
+def _check_follow(follow: bool, learn: Path | None, files: list[Path] | None) -> None:
+    if ((follow or learn) and not files) or (follow and learn):
+        raise UsageError("--follow and --learn need logs; --follow does not learn")
 
 
 def _check_numbers(given: dict[str, float]) -> None:
@@ -249,28 +247,20 @@ def _check_effect(
             raise UsageError(f"{name} needs --close")
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A model, and where rules are sure enough not to ask it."""
-
-    model: Model
-    below: float
-
-
 def _model(
     url: str | None, name: str | None, key_file: Path | None, below: float, deadline_s: float
-) -> _Asked | None:
+) -> Asked | None:
     from ..recovery.diagnosis.model import model_of
 
     model = model_of(url, name, key_file, deadline_s=deadline_s)
-    return None if model is None else _Asked(model, below)
+    return None if model is None else Asked(model, below)
 
 
 def _diagnose(
     files: list[Path],
     rules: tuple[Rule, ...],
     filters: tuple[Filter, ...],
-    asked: _Asked | None,
+    asked: Asked | None,
     output: Output,
 ) -> None:
     from ..recovery.diagnosis.entry import scan_logs, verdict_of
@@ -281,7 +271,7 @@ def _diagnose(
     store = None if output.incidents is None else Incidents(output.incidents)
     past = [] if store is None else store.similar(found)
     suggestion = None
-    if asked is not None and (found.confidence < asked.below or asked.below == 1):
+    if asked is not None and asked.wants(found.confidence):
         suggestion = _ask(asked.model, scanner, found, past, rules)
     if store is not None and found.evidence:
         number = store.add(found, suggestion=suggestion)

@@ -97,6 +97,13 @@ def _print_failover(failover: dict[str, Any], console: Console) -> None:
                 escape(made["text"]),
             )
         console.print(decisions)
+    for text in failover["probes"]:
+        console.print(f"cross-check: {escape(text)}")
+    for made in failover["verdicts"]:
+        detail = f" ({made['detail']})" if made["detail"] else ""
+        console.print(
+            f"cross-check: verdict {made['verdict']}{escape(detail)}: {escape(made['text'])}"
+        )
     for spent in failover["budgets"]:
         console.print(
             f"job {spent['job'] or '-'} used {spent['strategy']} {spent['used']} times,"

@@ -166,6 +166,7 @@ class InSituSession(Session):
         arbiter: Arbiter | None = None,
     ) -> None:
         source = _source(batches, reader, checked_consumed("batch", batch, 1))
+        self._asked = operator_for(incidents, settable, allow_patch)
         self._served = source if isinstance(source, ReaderSource) else None
         super().__init__(
             source,
@@ -174,9 +175,14 @@ class InSituSession(Session):
             restore=restore,
             rewind=rewind,
             quarantine=quarantine,
-            operator=operator_for(incidents, settable, allow_patch),
+            operator=self._asked,
             arbiter=arbiter,
         )
+
+    @property
+    def patches(self) -> int:
+        """How often an operator's patches have changed functions; see `IncidentOperator`."""
+        return 0 if self._asked is None else self._asked.patches
 
     def begin(self, step: Step) -> None:
         """See `recovery.steps.Steward`; the dispatcher is told which step it is."""

@@ -116,15 +116,19 @@ class _Steps:
     def __init__(self, callback: KerasInSitu, session: InSituSession, state: _State | None) -> None:
         self._callback, self._session, self._state = callback, session, state
         self._model = callback.model
+        self._patches, self._train = session.patches, self._compiled()
+
+    def _compiled(self) -> Any:
+        """The model's step, compiled as Keras would."""
         step = self._model.train_step
-        if not self._model.run_eagerly:
-            step = tf.function(
-                step,
-                reduce_retracing=True,
-                jit_compile=self._model.jit_compile,
-                autograph=False,
-            )
-        self._train = step
+        if self._model.run_eagerly:
+            return step
+        return tf.function(
+            step,
+            reduce_retracing=True,
+            jit_compile=self._model.jit_compile,
+            autograph=False,
+        )
 
     def __call__(self, iterator: Any) -> Any:
         """One step; what Keras shows of it."""
@@ -145,6 +149,8 @@ class _Steps:
         logs: Any = None
         for attempt in step.attempts():
             with attempt:
+                if self._patches != self._session.patches:  # what was traced is the old code
+                    self._patches, self._train = self._session.patches, self._compiled()
                 logs = self._train(step.batch)
         if logs is None:  # it was skipped
             return self._model.get_metrics_result()
@@ -215,6 +221,7 @@ def keras_in_situ(
     quarantine: str | os.PathLike[str] | None = None,
     incidents: str | os.PathLike[str] | bool | None = None,
     settable: dict[str, Any] | None = None,
+    allow_patch: bool = False,
 ) -> KerasInSitu:
     """A callback with which `model.fit` recovers failing steps in place.
 
@@ -231,6 +238,8 @@ def keras_in_situ(
         incidents: a directory in which an operator finds what waits for an answer; True for the
             default one, None if nobody is to be asked.
         settable: what an operator may set, by name; `optimizer` is always there.
+        allow_patch: the operator may replace functions of the program (`penstock repair --patch`);
+            the step is compiled anew then.
 
     Raises:
         UsageError: an argument is not accepted; those of the model are looked at by `fit`.
@@ -240,5 +249,6 @@ def keras_in_situ(
         "quarantine": quarantine,
         "incidents": incidents,
         "settable": settable,
+        "allow_patch": allow_patch,
     }
     return KerasInSitu(dataset, more, snapshot=snapshot)

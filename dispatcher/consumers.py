@@ -16,6 +16,7 @@ from ..errors import PositionError, RefusedError, ResizedError, SeatTakenError, 
 from ..proto import control_pb2
 from ..proto.position import Consumer, Position
 from ..proto.seats import LANES_MAX, GroupPosition, name_of_job, regrouped
+from . import quarantine
 from .events import ConsumerSeated, GroupFormed
 from .records import Group
 
@@ -45,6 +46,8 @@ def apply(state: State, event: GroupEvent) -> list[Job]:
             raise ValueError(f"there is no seat {event.rank} of {event.group}, or no {event.job}")
         if event.job in group.former:
             raise ValueError(f"job {event.job} is of a former generation of {event.group}")
+        if group.jobs[event.rank] != event.job:  # what a person had made again stays so
+            state.jobs[event.job].bad.update(quarantine.merged([group.bad]))
         group.jobs[event.rank] = event.job
         return []
     last = 0 if group is None else group.generation
@@ -55,6 +58,8 @@ def apply(state: State, event: GroupEvent) -> list[Job]:
         )
     seated = [] if group is None else [job for job in group.jobs if job]
     former = () if group is None else group.former
+    known = [] if group is None else [group.bad]
+    known += [state.jobs[job].bad for job in seated if job in state.jobs]
     state.groups[event.group] = Group(
         event.group,
         event.generation,
@@ -67,6 +72,7 @@ def apply(state: State, event: GroupEvent) -> list[Job]:
         event.position,
         [""] * event.world,
         (*former, *seated)[-FORMER_MAX:],
+        quarantine.merged(known),
     )
     return [state.jobs[job] for job in seated if job in state.jobs]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..failpoints import failpoint
 from ..recovery.extensions import default_answer, load_extension
 from ..recovery.failover import Budgets
-from . import failover, fault_texts
+from . import failover, fault_texts, probing
 from .fault_events import FailoverDecided
 from .faults import info_of
 
@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 _PROBLEMS_MAX = 8
 _DECISIONS_SHOWN = 16
+_INSTEAD = "the dispatcher's own extension is asked instead"
 
 
 class Asks(Protocol):
@@ -89,13 +90,21 @@ class Deciding:
         self._asked: dict[int, tuple[float, Callable[[], None]]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
+        self._loading: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Puts the faults to the extensions again that a former term left open."""
-        for name in {job.failover for job in self._state.jobs.values()} - {""}:
-            self._reload(name)
-        for number in self._state.failover.open:
-            self.raised(number)
+        names = {job.failover for job in self._state.jobs.values()} - {""}
+        if names:
+            # A module may do anything when it is loaded: nobody waits for that at a start.
+            self._loading = asyncio.get_running_loop().create_task(self._reload(names))
+        else:
+            self._ask_all()
+
+    def _ask_all(self) -> None:
+        for number in list(self._state.failover.open):
+            if number not in self._asked:
+                self.raised(number)
 
     def stepped(self, job: str, request: Any) -> None:
         """A trainer tells, with a request of its job, which step it is at, if it knows."""
@@ -117,10 +126,14 @@ class Deciding:
 
     async def idle(self) -> None:
         """Waits until every fault is decided."""
+        if self._loading is not None:
+            await asyncio.wait([self._loading])
         await self._idle.wait()
 
     def raised(self, number: int) -> None:
         """A fault is open: its extension is asked."""
+        if self._loading is not None:
+            return  # all that are open are asked about afterwards
         fault = self._state.failover.open[number]
         now_s, facts = time.monotonic(), self._facts
         moment = (now_s, facts.progress, facts.heard_s)
@@ -139,12 +152,19 @@ class Deciding:
         self._idle.clear()
         loop.call_later(self._askers.deadline_s, self._late, number, info, name)
 
-    def _reload(self, name: str) -> None:
-        """Loads the extension of a job that was opened in a former term."""
-        try:
-            self._askers.add(name, load_extension(name, "failover_extension"))
-        except Exception as error:
-            self._problem(f"{error}; the dispatcher's own extension is asked instead")
+    async def _reload(self, names: set[str]) -> None:
+        """Loads the extensions of jobs that were opened in a former term."""
+        for name in sorted(names):
+            loading = asyncio.to_thread(load_extension, name, "failover_extension")
+            try:
+                self._askers.add(name, await asyncio.wait_for(loading, self._askers.deadline_s))
+            except asyncio.TimeoutError:
+                deadline_s = self._askers.deadline_s
+                self._problem(f"{name} is not loaded within {deadline_s:g} s; {_INSTEAD}")
+            except Exception as error:
+                self._problem(f"{error}; {_INSTEAD}")
+        self._loading = None
+        self._ask_all()
 
     def _late(self, number: int, info: FailureInfo, name: str) -> None:
         if number not in self._asked:
@@ -229,6 +249,11 @@ class Deciding:
             "retired": [
                 {"worker": retired.worker, "address": retired.host, "reason": retired.reason}
                 for retired in book.retired.values()
+            ],
+            "probes": [probing.text_of(probe.started) for probe in book.probes.values()],
+            "verdicts": [
+                {"text": probing.text_of(started), "verdict": made.verdict, "detail": made.detail}
+                for started, made in book.checked.values()
             ],
             "budgets": _budgets(book, self._budgets),
             "problems": list(self.problems),

@@ -226,7 +226,7 @@ class Engine:
         try:
             touched, self._touched = self._touched, set()
             self._prune(touched)
-            self._apply(scheduler.late_promotion(self.state))
+            self._apply(scheduler.follow_ups(self.state))
             seats = self._current_seats(touched)
             self._apply(scheduler.assignments(self.state, self._facts, seats))
             self._notice()

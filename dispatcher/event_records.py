@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 VERSION = 1
 #: Kinds of a later version, and how many fields they had in version 1: the others have defaults.
-_LATER: Mapping[str, tuple[int, int]] = {"FaultRaised": (2, 15)}
+_LATER: Mapping[str, tuple[int, int]] = {
+    "FaultRaised": (2, 15),
+    "WorkerPromoted": (2, 1),
+}
 
 
 def _is_unsigned(value: object) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from .fault_events import (
+    CrossChecked,
     DeathExplained,
     ElementRetried,
     ElementSkipped,
@@ -21,6 +22,8 @@ from .fault_events import (
     FaultRaised,
     JobFailoverSet,
     JobPolicySet,
+    ProbeEnded,
+    ProbeStarted,
     SplitKilled,
     WorkerLimited,
     WorkerReadmitted,
@@ -147,9 +150,13 @@ class WorkerLost:
 
 @dataclass(frozen=True, slots=True)
 class WorkerPromoted:
-    """A standby gets work from now on."""
+    """A standby gets work from now on, in the place of `instead`, which was lost or is retired.
+
+    Version 1 did not say in whose place.
+    """
 
     worker: str
+    instead: str = ""
 
 
 class AttemptAssigned(NamedTuple):
@@ -367,4 +374,7 @@ Event: TypeAlias = (
     | ElementRetried
     | WorkerLimited
     | SplitKilled
+    | ProbeStarted
+    | ProbeEnded
+    | CrossChecked
 )

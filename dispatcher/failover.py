@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from ..recovery.extensions import Answer
     from ..recovery.failover import Budgets, BudgetUse
     from .events import Event
+    from .fault_events import CrossChecked, ProbeStarted
+    from .probing import Probe
     from .records import Attempt, Job, Split, Worker
     from .state import State
 
@@ -79,6 +81,10 @@ class FailoverBook:
         spent: by job, how often each (strategy, fingerprint) was decided; the empty fingerprint
             stands for all.
         retired: by incarnation.
+        suspects: by worker, the number of the last fault of an attempt there that was simply to be
+            made again, until the worker gets a probe; see `probing`.
+        probes: by worker.
+        checked: the last verdicts about probes, by number, the oldest first.
     """
 
     next_fault: int = 1
@@ -86,6 +92,9 @@ class FailoverBook:
     decided: dict[int, tuple[FaultRaised, FailoverDecided]] = field(default_factory=dict)
     spent: dict[str, dict[tuple[str, str], int]] = field(default_factory=dict)
     retired: dict[str, Retired] = field(default_factory=dict)
+    suspects: dict[str, int] = field(default_factory=dict)
+    probes: dict[str, Probe] = field(default_factory=dict)
+    checked: dict[int, tuple[ProbeStarted, CrossChecked]] = field(default_factory=dict)
 
     def times(self, job: str, strategy: str, fingerprint: str = _ALL) -> int:
         """How often a strategy was decided for a job, or for its failures of that fingerprint."""
@@ -210,6 +219,8 @@ def _carry_out(state: State, event: FailoverDecided) -> set[str]:
         return _end_all(state, attempts_of(state, fault.job))
     if strategy is ABORTION:
         return _fail_jobs(state, fault, event)
+    if fault.attempt and fault.worker in state.workers:
+        book.suspects[fault.worker] = event.fault
     return set()
 
 
@@ -355,4 +366,4 @@ def _replacement(state: State, fault: FaultRaised, strategy: FailoverStrategy) -
         for other in state.workers.values()
         if other.standby and other.incarnation not in retired
     ]
-    return [ev.WorkerPromoted(name) for name in standbys[:1]]
+    return [ev.WorkerPromoted(name, worker.worker) for name in standbys[:1]]

@@ -137,3 +137,45 @@ class SplitKilled:
     worker: str
     elements: int
     exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeStarted:
+    """A worker makes a split whose count and digest are known, for nobody, because another split,
+    `suspect`, failed there. `probe` is the number of that fault."""
+
+    probe: int
+    worker: str
+    job: str
+    stream: int
+    epoch: int
+    suspect: int
+    split: int
+    count: int
+    total: int
+    chain: int
+
+    @property
+    def epoch_key(self) -> tuple[str, int, int]:
+        """The epoch that it belongs to: (job, stream, epoch)."""
+        return self.job, self.stream, self.epoch
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeEnded:
+    """What the worker made of its probe: `fine`, `failed` or `differs`."""
+
+    probe: int
+    worker: str
+    outcome: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class CrossChecked:
+    """Whose fault it was: `worker`, `split`, `transient`, `unclear`; `void` if it was given up."""
+
+    probe: int
+    worker: str
+    verdict: str
+    detail: str

@@ -6,13 +6,16 @@ import logging
 from typing import TYPE_CHECKING
 
 from . import events as ev
+from . import probing
 from .failover import NORMAL
 from .fault_events import (
+    CrossChecked,
     ElementRetried,
     ElementSkipped,
     FailoverDecided,
     JobFailoverSet,
     JobPolicySet,
+    ProbeStarted,
     SplitKilled,
     WorkerLimited,
     WorkerReadmitted,
@@ -36,8 +39,8 @@ def log_event(state: State, event: Event) -> None:
         case ev.WorkerRegistered():
             kind = "standby" if event.standby else "worker"
             logger.info("%s %s registered at %s", kind, event.worker, event.address)
-        case ev.WorkerPromoted(worker):
-            logger.warning("standby %s takes over", worker)
+        case ev.WorkerPromoted(worker, instead):
+            logger.warning("standby %s takes over%s", worker, f" for {instead}" if instead else "")
         case ev.ClientJoined(job, client):
             logger.info("client %s has job %s", client, state.jobs[job].label)
         case ev.ClientLeft(job, reason):
@@ -58,6 +61,19 @@ def log_event(state: State, event: Event) -> None:
             logger.warning("worker %s: %s", worker, limit)
         case ElementSkipped():
             logger.warning("left out: %s", event)
+        case ProbeStarted():
+            logger.info("cross-check: %s", probing.text_of(event))
+        case CrossChecked():
+            started, _ = state.failover.checked[event.probe]
+            level = logging.WARNING if event.verdict == probing.WORKER else logging.INFO
+            detail = f" ({event.detail})" if event.detail else ""
+            logger.log(
+                level,
+                "cross-check: verdict %s%s; %s",
+                event.verdict,
+                detail,
+                probing.text_of(started),
+            )
         case FailoverDecided():
             _log_decision(state, event)
         case ev.EpochStarted() | ev.EpochFinished() | ev.EpochAbandoned() | ev.GroupFormed():

@@ -20,6 +20,8 @@ from .events import JobFailed
 from .fault_events import ElementRetried, ElementSkipped, FaultRaised, JobPolicySet
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from ..proto import control_pb2
     from .events import Event
     from .records import Attempt, Job
@@ -46,6 +48,10 @@ class BadElement:
     worker: str
     error: str
     fault: int
+
+
+#: What is left out, by split and element.
+Bad = dict[SplitKey, dict[int, BadElement]]
 
 
 def apply(state: State, event: QuarantineEvent) -> set[str]:
@@ -91,6 +97,20 @@ def _skip(job: Job, event: ElementSkipped) -> None:
         extra -= len(job.bad.pop(old))
         if extra <= 0:
             break
+
+
+def merged(parts: Iterable[Mapping[SplitKey, Mapping[int, BadElement]]]) -> Bad:
+    """All that several jobs have left out; of very many the latest."""
+    out: Bad = {}
+    for part in parts:
+        for key, known in part.items():
+            out[key] = {**out.pop(key, {}), **known}
+    extra = sum(map(len, out.values())) - KEPT_MAX
+    for key in list(out) if extra > 0 else []:
+        extra -= len(out.pop(key))
+        if extra <= 0:
+            break
+    return out
 
 
 def left_out(job: Job, key: SplitKey) -> list[int]:

@@ -13,6 +13,7 @@ from .splitset import SplitSet
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .probing import Proven
     from .quarantine import BadElement
 
 #: (job, stream, epoch)
@@ -105,6 +106,7 @@ class Epoch:
         total: sum of their hashes modulo 2**64.
         kills: by split, the element that was named each time that a worker died of memory while
             it made the split, from 1; 0 where none was. The last ones.
+        proven: by worker, the last split that it has made and a client verified.
     """
 
     job: str
@@ -115,6 +117,7 @@ class Epoch:
     count: int = 0
     total: int = 0
     kills: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    proven: dict[str, Proven] = field(default_factory=dict)
     book: LaneBook | None = None  # derived; None until somebody asks
 
     @property
@@ -214,6 +217,7 @@ class Group:
         position: the text of where the generation began; empty: at the very beginning.
         jobs: the consumers' jobs, by rank; empty for one that never came.
         former: the jobs of former generations, the latest last.
+        bad: what these jobs have left out, as `Job.bad`: later ones leave it out, too.
     """
 
     group: str
@@ -227,6 +231,7 @@ class Group:
     position: str
     jobs: list[str] = field(default_factory=list)
     former: tuple[str, ...] = ()
+    bad: dict[tuple[int, int, int], dict[int, BadElement]] = field(default_factory=dict)
 
 
 def deal_epoch(job: Job, dataset: Dataset, epoch: Epoch) -> LaneBook:

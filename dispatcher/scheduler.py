@@ -15,6 +15,7 @@ import heapq
 from typing import TYPE_CHECKING
 
 from ..recovery.failover import FailureKind
+from . import probing
 from .caching import stores_with
 from .events import (
     AttemptAssigned,
@@ -160,8 +161,13 @@ def promotions(state: State, lost: Collection[str]) -> list[Event]:
     live = [worker for worker in state.workers.values() if worker.worker not in lost]
     retired = state.failover.retired
     standbys = [w.worker for w in live if w.standby and w.incarnation not in retired]
-    vacant = sum(takes_work(state, state.workers[worker]) for worker in lost)
-    return [WorkerPromoted(worker) for worker in standbys[:vacant]]
+    vacant = [w.worker for w in state.workers.values() if w.worker in lost and takes_work(state, w)]
+    return [WorkerPromoted(*pair) for pair in zip(standbys, vacant, strict=False)]
+
+
+def follow_ups(state: State) -> list[Event]:
+    """What follows from the state alone, before anything is assigned."""
+    return [*probing.events(state), *late_promotion(state)]
 
 
 def late_promotion(state: State) -> list[Event]:
@@ -171,12 +177,16 @@ def late_promotion(state: State) -> list[Event]:
         bool(retired)  # else there is no need to look at a thousand workers
         and any(not at.standby and at.incarnation in retired for at in state.workers.values())
     )
+    # Those that were lost and have been replaced are the last choice, but one all the same.
+    lost = [lost for lost in state.lost.values() if not lost.standby]
+    vacant = [one.worker for one in sorted(lost, key=lambda one: one.replaced)]
+    vacant += [w.worker for w in state.workers.values() if w.incarnation in retired]
     if not vacant:
         return []
     if any(takes_work(state, worker) for worker in state.workers.values()):
         return []
     standbys = [w.worker for w in state.workers.values() if w.incarnation not in retired]
-    return [WorkerPromoted(worker) for worker in standbys[:1]]
+    return [WorkerPromoted(worker, vacant[0]) for worker in standbys[:1]]
 
 
 def stuck_attempts(state: State, facts: Facts, now_s: float, timeout_s: float) -> list[Event]:

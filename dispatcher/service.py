@@ -21,6 +21,7 @@ from . import (
     failover,
     memory,
     positions,
+    probing,
     progress,
     quarantine,
 )
@@ -300,6 +301,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         failed = [held for held in request.held if held.state == control_pb2.HeldAttempt.FAILED]
         failpoint("dispatcher.sync_worker.before_commit")
         engine.commit(progress.worker_events(engine.state, name, failed))
+        engine.commit(probing.worker_events(engine.state, name, request.probed))
         engine.commit(caching.sync_events(engine.state, engine.state.workers[name], request))
         engine.commit(engine.measures.take(engine.state, request.measures))
         engine.report(name, request.held)

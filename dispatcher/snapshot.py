@@ -16,7 +16,8 @@ import xxhash
 from ..errors import JournalCorruptError
 from .event_records import values
 from .failover import FailoverBook, Retired
-from .fault_events import FailoverDecided, FaultRaised
+from .fault_events import CrossChecked, FailoverDecided, FaultRaised, ProbeStarted
+from .probing import Probe, Proven
 from .quarantine import BadElement
 from .records import (
     Attempt,
@@ -34,11 +35,18 @@ from .splitset import SplitSet
 from .state import State
 from .validate import validate
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .quarantine import Bad
+
 VERSION = 7
 #: The versions that are read; 1 did not know who was replaced, worker or client, 2 no caches, 3 no
 #: positions, 4 neither faults nor groups of consumers nor rulings, 5 no bad elements, and 6
-#: neither what led to faults nor why clients left.
+#: neither what led to faults, nor probes, nor why clients left.
 _KNOWN = (1, 2, 3, 4, 5, 6, 7)
+#: Of a group, without what was left out.
+_GROUP_FIELDS = 11
 
 
 def digest(state: State) -> str:
@@ -63,7 +71,9 @@ def to_snapshot(state: State) -> bytes:
         ],
         "decisions": [_row(made, CacheDecision) for made in state.decisions.values()],
         "failover": _failover_row(state.failover),
-        "groups": [_row(group, Group) for group in state.groups.values()],
+        "groups": [
+            [*_row(group, Group, ("bad",)), _bad_rows(group.bad)] for group in state.groups.values()
+        ],
         "rulings": [
             [group, [[*key, *ruling] for key, ruling in rulings.items()]]
             for group, rulings in state.rulings.items()
@@ -119,7 +129,9 @@ def _state(content: dict[str, Any]) -> State:
     if "failover" in content:
         state.failover = _failover(content["failover"])
     for row in content.get("groups", ()):
+        *row, bad = row if len(row) > _GROUP_FIELDS else [*row, []]  # before version 7
         group = Group(*row)
+        group.bad = _bad(bad)
         group.streams, group.former = tuple(group.streams), tuple(group.former)
         state.groups[group.group] = group
     for group, rows in content.get("rulings", ()):
@@ -143,17 +155,27 @@ def _failover_row(book: FailoverBook) -> list[Any]:
             for job, spent in book.spent.items()
         ],
         [[incarnation, *_row(who, Retired)] for incarnation, who in book.retired.items()],
+        [[values(probe.started), probe.outcome, probe.detail] for probe in book.probes.values()],
+        [[values(started), values(made)] for started, made in book.checked.values()],
+        list(book.suspects.items()),
     ]
 
 
 def _failover(row: list[Any]) -> FailoverBook:
-    next_fault, still_open, decided, spent, retired = row
+    next_fault, still_open, decided, spent, retired, *probing = row
     book = FailoverBook(next_fault)
     book.open = {number: _fault(fault) for number, *fault in still_open}
     for fault, made in decided:
         book.decided[made[0]] = _fault(fault), FailoverDecided(*made)
     for job, counts in spent:
         book.spent[job] = {(strategy, of): times for strategy, of, times in counts}
+    probes, checked, suspects = probing or ([], [], [])  # a version before 7 had none
+    book.suspects = dict(suspects)
+    for started, *outcome in probes:
+        probe = Probe(ProbeStarted(*started), *outcome)
+        book.probes[probe.started.worker] = probe
+    for started, made in checked:
+        book.checked[made[0]] = ProbeStarted(*started), CrossChecked(*made)
     book.retired = {incarnation: Retired(*who) for incarnation, *who in retired}
     return book
 
@@ -166,12 +188,7 @@ def _fault(row: list[Any]) -> FaultRaised:
 
 def _job_row(job: Job) -> list[Any]:
     row = _row(job, Job, ("streams", "epochs", "bad"))
-    row.append(
-        [
-            [*key, [_row(bad, BadElement) for bad in known.values()]]
-            for key, known in job.bad.items()
-        ]
-    )
+    row.append(_bad_rows(job.bad))
     row.append([_row(stream, Stream) for stream in job.streams])
     row.append([_epoch_row(epoch) for epoch in job.epochs.values()])
     return row
@@ -192,11 +209,12 @@ def _job(row: list[Any]) -> Job:
     row[former], row[former + 3] = tuple(row[former]), tuple(row[former + 3])
     made = [Stream(dataset, at, over, tuple(last)) for dataset, at, over, last in streams]
     job = Job(**dict(zip(names, row, strict=True)), streams=made)
-    for *key, known in bad:
-        job.bad[tuple(key)] = {element: BadElement(element, *rest) for element, *rest in known}
-    for (job_id, stream, number), splits, delivered, count, total, *kills in epochs:
+    job.bad = _bad(bad)
+    for (job_id, stream, number), splits, delivered, count, total, *more in epochs:
         epoch = Epoch(job_id, stream, number)
-        epoch.kills = {split: tuple(named) for split, named in (kills[0] if kills else ())}
+        kills, proven = (*more, [], [])[:2]
+        epoch.kills = {split: tuple(named) for split, named in kills}
+        epoch.proven = {worker: Proven(*made) for worker, *made in proven}
         epoch.delivered, epoch.count, epoch.total = SplitSet.from_bytes(delivered), count, total
         for number, attempt, failures, failed_on, *named in splits:
             named = tuple(named[0]) if named else ()
@@ -205,10 +223,23 @@ def _job(row: list[Any]) -> Job:
     return job
 
 
+def _bad_rows(bad: Bad) -> list[Any]:
+    return [[*key, [_row(one, BadElement) for one in known.values()]] for key, known in bad.items()]
+
+
+def _bad(rows: list[Any]) -> Bad:
+    return {
+        (stream, epoch, split): {element: BadElement(element, *rest) for element, *rest in known}
+        for stream, epoch, split, known in rows
+    }
+
+
 def _epoch_row(epoch: Epoch) -> list[Any]:
     splits = [[number, *_row(split, Split)] for number, split in sorted(epoch.splits.items())]
     kills = [[split, named] for split, named in epoch.kills.items()]
-    return [epoch.key, splits, epoch.delivered.to_bytes(), epoch.count, epoch.total, kills]
+    proven = [[worker, *_row(made, Proven)] for worker, made in epoch.proven.items()]
+    delivered = epoch.delivered.to_bytes()
+    return [epoch.key, splits, delivered, epoch.count, epoch.total, kills, proven]
 
 
 def _row(record: Any, kind: Any, without: tuple[str, ...] = ()) -> list[Any]:

@@ -23,6 +23,7 @@ from . import (
     failover,
     memory,
     positions,
+    probing,
     quarantine,
     workers,
 )
@@ -146,6 +147,8 @@ class State:
             return set().union(*map(self._close_job, consumers.apply(self, event)))
         if isinstance(event, quarantine.QuarantineEvent):
             return quarantine.apply(self, event)
+        if isinstance(event, probing.ProbeEvent):
+            return probing.apply(self, event)
         if isinstance(event, memory.MemoryEvent):
             return memory.apply(self, event)
         return self._apply_job(event)
@@ -344,6 +347,14 @@ class State:
         if epoch.kills:
             epoch.kills.pop(number, None)
         epoch.delivered.add(number)
+            self._check_undelivered(epoch, event.split)
+        elif split.attempt:
+            failover.learn(self, split)
+            probing.learn(epoch, self.attempts[split.attempt].worker, event)
+            touched = self.end_attempt(self.attempts[split.attempt])
+        epoch.splits.pop(event.split, None)
+        epoch.kills.pop(event.split, None)
+        epoch.delivered.add(event.split)
         epoch.count += event.count
         epoch.total = (epoch.total + event.total) & _MASK
         if epoch.book is not None:

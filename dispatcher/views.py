@@ -48,6 +48,35 @@ def worker_view(state: State, worker: Worker, version: int) -> control_pb2.SyncW
             bad=left_out(job, (attempt.stream, attempt.epoch, attempt.split)),
         )
     return reply
+    return control_pb2.SyncWorkerReply(
+        term=state.term,
+        version=version,
+        registered=True,
+        attempts=specs,
+        probes=_probes(state, worker),
+    )
+
+
+def _probes(state: State, worker: Worker) -> list[control_pb2.AttemptSpec]:
+    """The probe that a worker has to make, if there is one."""
+    probe = state.failover.probes.get(worker.worker)
+    if probe is None or probe.outcome or state.epoch(probe.started.epoch_key) is None:
+        return []
+    at, job = probe.started, state.jobs[probe.started.job]
+    return [
+        control_pb2.AttemptSpec(
+            attempt=at.probe,
+            job=at.job,
+            stream=at.stream,
+            epoch=at.epoch,
+            split=at.split,
+            dataset=job.streams[at.stream].dataset,
+            seed=job.seed,
+            trial=1,
+            cache="off",
+            bad=left_out(job, (at.stream, at.epoch, at.split)),
+        )
+    ]
 
 
 def gap_s(job: Job) -> float:

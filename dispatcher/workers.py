@@ -40,6 +40,8 @@ def apply(state: State, event: WorkerEvent) -> set[str]:
         raise ValueError(f"worker {event.worker} is no standby")
     worker.standby = False
     vacant = [lost for lost in state.lost.values() if not lost.standby and not lost.replaced]
+    if event.instead:
+        vacant = [lost for lost in vacant if lost.worker == event.instead]
     for lost in vacant[:1]:
         state.lost[lost.worker] = dataclasses.replace(lost, replaced=True)
     return set()
@@ -77,6 +79,7 @@ def _lose(state: State, worker: Worker, reason: str) -> set[str]:
     for number in list(worker.attempts):
         touched |= state.end_attempt(state.attempts[number])
     del state.workers[worker.worker]
+    state.failover.suspects.pop(worker.worker, None)
     state.lost[worker.worker] = LostWorker(
         worker.worker, worker.incarnation, worker.address, worker.standby, reason
     )

@@ -514,7 +514,7 @@ class HeldAttempt(_message.Message):
     def __init__(self, attempt: _Optional[int] = ..., state: _Optional[_Union[HeldAttempt.State, str]] = ..., elements: _Optional[int] = ..., code: _Optional[str] = ..., detail: _Optional[str] = ..., restored: _Optional[int] = ..., recomputed: _Optional[int] = ..., waiting: _Optional[bool] = ..., element: _Optional[int] = ..., exceptions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SyncWorkerRequest(_message.Message):
-    __slots__ = ("worker", "incarnation", "term", "seen_version", "hold_ms", "held", "leaving", "cached", "uncached", "measures", "read")
+    __slots__ = ("worker", "incarnation", "term", "seen_version", "hold_ms", "held", "leaving", "cached", "uncached", "measures", "read", "probed")
     WORKER_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
@@ -526,6 +526,7 @@ class SyncWorkerRequest(_message.Message):
     UNCACHED_FIELD_NUMBER: _ClassVar[int]
     MEASURES_FIELD_NUMBER: _ClassVar[int]
     READ_FIELD_NUMBER: _ClassVar[int]
+    PROBED_FIELD_NUMBER: _ClassVar[int]
     worker: str
     incarnation: str
     term: int
@@ -537,7 +538,18 @@ class SyncWorkerRequest(_message.Message):
     uncached: _containers.RepeatedCompositeFieldContainer[CachedSplits]
     measures: _containers.RepeatedCompositeFieldContainer[CacheMeasure]
     read: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., term: _Optional[int] = ..., seen_version: _Optional[int] = ..., hold_ms: _Optional[int] = ..., held: _Optional[_Iterable[_Union[HeldAttempt, _Mapping]]] = ..., leaving: _Optional[bool] = ..., cached: _Optional[_Iterable[_Union[CachedSplits, _Mapping]]] = ..., uncached: _Optional[_Iterable[_Union[CachedSplits, _Mapping]]] = ..., measures: _Optional[_Iterable[_Union[CacheMeasure, _Mapping]]] = ..., read: _Optional[_Iterable[int]] = ...) -> None: ...
+    probed: _containers.RepeatedCompositeFieldContainer[ProbeResult]
+    def __init__(self, worker: _Optional[str] = ..., incarnation: _Optional[str] = ..., term: _Optional[int] = ..., seen_version: _Optional[int] = ..., hold_ms: _Optional[int] = ..., held: _Optional[_Iterable[_Union[HeldAttempt, _Mapping]]] = ..., leaving: _Optional[bool] = ..., cached: _Optional[_Iterable[_Union[CachedSplits, _Mapping]]] = ..., uncached: _Optional[_Iterable[_Union[CachedSplits, _Mapping]]] = ..., measures: _Optional[_Iterable[_Union[CacheMeasure, _Mapping]]] = ..., read: _Optional[_Iterable[int]] = ..., probed: _Optional[_Iterable[_Union[ProbeResult, _Mapping]]] = ...) -> None: ...
+
+class ProbeResult(_message.Message):
+    __slots__ = ("probe", "digest", "detail")
+    PROBE_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    probe: int
+    digest: Digest
+    detail: str
+    def __init__(self, probe: _Optional[int] = ..., digest: _Optional[_Union[Digest, _Mapping]] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class AttemptSpec(_message.Message):
     __slots__ = ("attempt", "job", "stream", "epoch", "split", "dataset", "seed", "trial", "cache", "bad")
@@ -564,16 +576,18 @@ class AttemptSpec(_message.Message):
     def __init__(self, attempt: _Optional[int] = ..., job: _Optional[str] = ..., stream: _Optional[int] = ..., epoch: _Optional[int] = ..., split: _Optional[int] = ..., dataset: _Optional[str] = ..., seed: _Optional[int] = ..., trial: _Optional[int] = ..., cache: _Optional[str] = ..., bad: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SyncWorkerReply(_message.Message):
-    __slots__ = ("term", "version", "registered", "attempts")
+    __slots__ = ("term", "version", "registered", "attempts", "probes")
     TERM_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     REGISTERED_FIELD_NUMBER: _ClassVar[int]
     ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    PROBES_FIELD_NUMBER: _ClassVar[int]
     term: int
     version: int
     registered: bool
     attempts: _containers.RepeatedCompositeFieldContainer[AttemptSpec]
-    def __init__(self, term: _Optional[int] = ..., version: _Optional[int] = ..., registered: _Optional[bool] = ..., attempts: _Optional[_Iterable[_Union[AttemptSpec, _Mapping]]] = ...) -> None: ...
+    probes: _containers.RepeatedCompositeFieldContainer[AttemptSpec]
+    def __init__(self, term: _Optional[int] = ..., version: _Optional[int] = ..., registered: _Optional[bool] = ..., attempts: _Optional[_Iterable[_Union[AttemptSpec, _Mapping]]] = ..., probes: _Optional[_Iterable[_Union[AttemptSpec, _Mapping]]] = ...) -> None: ...
 
 class ReadmitWorkerRequest(_message.Message):
     __slots__ = ("worker",)

@@ -36,6 +36,8 @@ class FailureKind(str, Enum):
         HANG: an attempt makes nothing though its worker is alive.
         LOST_HEARTBEAT: nothing is heard of a worker.
         HASH_MISMATCH: what a client received of an attempt has other hashes than it should have.
+        BAD_WORKER: a split that failed on a worker was made by another, and one that is known to be
+            sound was not made there as it is.
         TRAINER_CRASH: a job's client fell silent, or was replaced while it seemed to be there.
     """
 
@@ -44,6 +46,7 @@ class FailureKind(str, Enum):
     HANG = "hang"
     LOST_HEARTBEAT = "lost heartbeat"
     HASH_MISMATCH = "hash mismatch"
+    BAD_WORKER = "bad worker"
     TRAINER_CRASH = "trainer crash"
 
 
@@ -224,6 +227,8 @@ class DiagnosingFailover(FailoverExtension):
         """The strategy for a failure."""
         if failure_info.kind is FailureKind.HASH_MISMATCH:
             return FailoverStrategy.ABORTION_FAILOVER
+        if failure_info.kind is FailureKind.BAD_WORKER:
+            return FailoverStrategy.NODE_FAILOVER
         if failure_info.kind is not FailureKind.EXCEPTION:
             return FailoverStrategy.NORMAL_FAILOVER
         if failure_info.blamed >= BLAMED_MAX and not failure_info.failed_on:

@@ -62,6 +62,10 @@ class IncidentOperator:
         allow_patch: the operator may replace functions of the program.
         alerts: who is told; by default the log, and the webhook of `PENSTOCK_ALERT_URL`.
 
+    Attributes:
+        patches: how often functions of the program got other code, or their old one back: what was
+            compiled from them before is not what they are now.
+
     Raises:
         UsageError: an argument is not accepted.
     """
@@ -82,6 +86,7 @@ class IncidentOperator:
         if not isinstance(allow_patch, bool):
             raise UsageError(f"allow_patch must be True or False, not {allow_patch!r:.80}")
         self._allow_patch = allow_patch
+        self.patches = 0
         self._asking = threading.Lock()
         self._closed = False
 
@@ -152,6 +157,7 @@ class IncidentOperator:
         patch, self._pending.patch = self._pending.patch, None
         if patch is not None and not succeeded:
             patch.revert()
+            self.patches += 1
             _logger.warning("the patch of %s did not help: reverted", ", ".join(patch.names))
         if self._pending.directory is not None:
             result = "the training went on" if succeeded else "the step failed again"
@@ -222,6 +228,7 @@ class IncidentOperator:
         except BaseException:
             if self._pending.patch is not None:
                 self._pending.patch.revert()
+                self.patches += 1
                 self._pending.patch = None
             raise
         step, before = self._pending.set
@@ -248,6 +255,7 @@ class IncidentOperator:
         with open(copy, "wb") as file:
             file.write(patch.source)
         patch.apply()
+        self.patches += 1
         _logger.warning("patched by the operator: %s, from %s", ", ".join(patch.names), path)
         return patch
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
@@ -24,38 +24,22 @@ from ..proto import control_pb2
 from ..proto.wire import PROTOCOL_VERSION
 from .link import Backoff
 from .messages import Assignment
+from .link import Backoff, final_error
+from .requests import Identity, assignment_of, held_message, registration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ..errors import PenstockError
     from ..timing import Timing
-    from .last_words import Doing
     from .link import Link
-    from .messages import Held, Key
+    from .messages import Assignment, Held, Key
 
 logger = logging.getLogger(__name__)
 
 _LEAVE_DEADLINE_S = 1.0
 #: Incarnations that a process may have, should another one be taken for a later one.
 INCARNATIONS_MAX = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What a worker says of itself when it registers; see `RegisterWorkerRequest`."""
-
-    incarnation: str
-    address: str
-    unix_path: str
-    host_id: str
-    slots: int
-    standby: bool
-    tensorflow_version: str
-    pid: int
-    limited: str = ""
-    killed: tuple[Doing, ...] = ()
-    last_exit: int = 0
 
 
 class Attempts(Protocol):
@@ -94,6 +78,16 @@ class Caching(Protocol):
         """The dispatcher has answered the request that brought this."""
 
 
+class Probing(Protocol):
+    """What the agent needs of the probes."""
+
+    def set_wanted(self, assignments: Iterable[Assignment]) -> None:
+        """Exactly these are wanted."""
+
+    def results(self) -> list[control_pb2.ProbeResult]:
+        """What is known of them."""
+
+
 class _StaleReplyError(Exception):
     """A reply of a dispatcher that has been replaced."""
 
@@ -110,6 +104,7 @@ class Agent:
             been refused for good; see `worker` and `error`.
         checkpoints: what is offered to the dispatcher; None: nothing.
         cache: what the dispatcher is told of; None: there is none.
+        probes: what makes splits for the dispatcher's own knowledge; None: none are made.
 
     Attributes:
         worker: the id that the dispatcher gave; empty before.
@@ -126,6 +121,7 @@ class Agent:
         on_change: Callable[[], None],
         checkpoints: Checkpoints | None = None,
         cache: Caching | None = None,
+        probes: Probing | None = None,
     ) -> None:
         self.worker = ""
         self.error: PenstockError | None = None
@@ -137,6 +133,7 @@ class Agent:
         self._on_change = on_change
         self._checkpoints = checkpoints
         self._cache = cache
+        self._probes = probes
         self._registered = False
         self._incarnations = 1
         self._version = 0
@@ -204,30 +201,7 @@ class Agent:
     def _register(self) -> None:
         me = self._identity
         offered = self._checkpoints.offered() if self._checkpoints is not None else []
-        request = control_pb2.RegisterWorkerRequest(
-            protocol_version=PROTOCOL_VERSION,
-            incarnation=me.incarnation,
-            address=me.address,
-            unix_path=me.unix_path,
-            host_id=me.host_id,
-            slots=me.slots,
-            standby=me.standby,
-            tensorflow_version=me.tensorflow_version,
-            pid=me.pid,
-            limited=me.limited,
-            last_exit=me.last_exit,
-            killed=[control_pb2.KilledSplit(**asdict(doing)) for doing in me.killed],
-            checkpoints=[
-                control_pb2.Checkpoint(
-                    dataset=key.dataset,
-                    seed=key.seed,
-                    epoch=key.epoch,
-                    split=key.split,
-                    elements=elements,
-                )
-                for key, elements in offered
-            ],
-        )
+        request = registration(me, offered)
         if self._cache is not None:
             self._cache.introduce(request)
         failpoint("worker.register.before_send")
@@ -270,21 +244,8 @@ class Agent:
             term=self.term,
             seen_version=self._version,
             hold_ms=hold_ms,
-            held=[
-                control_pb2.HeldAttempt(
-                    attempt=held.attempt,
-                    state=held.state.name,
-                    elements=held.elements,
-                    code=held.code,
-                    detail=held.detail,
-                    restored=held.restored,
-                    recomputed=held.recomputed,
-                    waiting=held.waiting,
-                    element=held.element,
-                    exceptions=held.exceptions,
-                )
-                for held in self._attempts.held()
-            ],
+            held=map(held_message, self._attempts.held()),
+            probed=self._probes.results() if self._probes is not None else (),
         )
         told = self._cache.tell(request) if self._cache is not None else None
         timeout_s = hold_ms / 1000 + self._link.call_deadline_s
@@ -310,22 +271,12 @@ class Agent:
             logger.warning("dispatcher %s does not know this worker any more", self._link.address)
             self._registered = False
             self._attempts.drop_all()
+            if self._probes is not None:
+                self._probes.set_wanted(())
             return
-        self._attempts.set_desired(
-            Assignment(
-                attempt=spec.attempt,
-                job=spec.job,
-                stream=spec.stream,
-                epoch=spec.epoch,
-                split=spec.split,
-                dataset=spec.dataset,
-                seed=spec.seed,
-                trial=spec.trial,
-                cache=spec.cache or "off",
-                bad=tuple(spec.bad),
-            )
-            for spec in reply.attempts
-        )
+        self._attempts.set_desired(map(assignment_of, reply.attempts))
+        if self._probes is not None:
+            self._probes.set_wanted(map(assignment_of, reply.probes))
 
     def _wait(self, call: Any, *, cut_by_news: bool) -> Any:
         """The call's reply; None if it was given up for news of ours, or to stop."""

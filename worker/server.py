@@ -19,7 +19,7 @@ from ..failpoints import failpoint
 from ..security.access import Access
 from ..security.settings import Security
 from ..timing import Timing
-from .agent import Agent, Identity
+from .agent import Agent
 from .announce import announce, withdraw
 from .attempts import AttemptBook
 from .checkpointing import Cost, Interval
@@ -30,11 +30,14 @@ from .keeper import Keeper
 from .last_words import Former, LastWords, Limits, limits_after, read_former
 from .link import DATASET, Link, parse_addresses
 from .messages import AttemptError
+from .probes import Probes
 from .processors import Processors
 from .producers import Producers
+from .requests import Identity
 from .stream import StreamServer, host_id
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterator
 
     from ..proto.hashing import Digest
@@ -191,9 +194,9 @@ class Worker:
             killed=former.doing if limits.deaths > former.deaths else (),
             last_exit=options.last_exit,
         )
-        self.agent = Agent(
-            self._link, identity, self._exchange, timing, on_change, self._keeper, self._cache
-        )
+        self._probes = Probes(self._probe, self._report)
+        told = self._keeper, self._cache, self._probes
+        self.agent = Agent(self._link, identity, self._exchange, timing, on_change, *told)
 
     def _keep(self, options: WorkerOptions, tensorflow: str) -> Keeper:
         """Opens the checkpoints of this address."""
@@ -237,6 +240,7 @@ class Worker:
         """Stops everything in bounded time; whether every thread has ended."""
         done = self.agent.close(_CLOSE_DEADLINE_S)
         self._link.close()
+        self._probes.set_wanted(())
         if self._cache is not None:
             self._cache.leaving = True
         self._exchange.drop_all()
@@ -270,6 +274,11 @@ class Worker:
             return load_stream(blob), Rate(), Cost(self._interval)
         except Exception as error:
             raise AttemptError(DATASET, f"dataset {fingerprint}: {error}") from error
+
+    def _probe(self, assignment: Assignment, stopped: threading.Event) -> Digest | None:
+        """A split's digest; what is made of it is let go."""
+        stream, rate, _ = self._streams.get(assignment.dataset)
+        return self._run_attempt(stream, assignment, lambda _: True, rate, stopped)
 
     def _produce(self, assignment: Assignment, outlet: Outlet) -> Digest | None:
         stream, rate, cost = self._streams.get(assignment.dataset)

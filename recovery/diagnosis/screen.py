@@ -36,7 +36,6 @@ class Screen:
 
     Attributes:
         first: finds one of the words.
-        every: finds all of them.
         rules: by word, each with its own word: where that holds a shorter one, it is found by the
             shorter one.
         wordless: rules that have no words.
@@ -44,7 +43,6 @@ class Screen:
     """
 
     first: re.Pattern[str]
-    every: re.Pattern[str]
     rules: Mapping[str, tuple[tuple[str, Rule], ...]]
     wordless: tuple[Rule, ...]
     progress_words: frozenset[str]
@@ -56,7 +54,14 @@ class Screen:
 
     def hits(self, low: str) -> set[str]:
         """The words in a text in lower case."""
-        return set(self.every.findall(low))
+        # A word may begin within another one. Hopping from one to the next is three times as fast
+        # as a look-ahead at each letter: the engine skips letters with which no word begins.
+        found: set[str] = set()
+        search, match = self.first.search, self.first.search(low)
+        while match is not None:
+            found.add(match[0])
+            match = search(low, match.start() + 1)
+        return found
 
     def candidates(self, hits: set[str], low: str) -> list[Rule]:
         """Rules that may match a text in lower case in which these words are, in a fixed order."""
@@ -81,11 +86,8 @@ def screen_of(rules: tuple[Rule, ...]) -> Screen:
     for rule in rules:
         for word in rule.pattern.words:
             by_word.setdefault(shorter[word], []).append((word, rule))
-    tree = _tree(set(shorter.values()))
     return Screen(
-        first=re.compile(tree),
-        # A word may begin within another one, so this one takes nothing of the text.
-        every=re.compile(f"(?=({tree}))"),
+        first=re.compile(_tree(set(shorter.values()))),
         rules={word: tuple(some) for word, some in by_word.items()},
         wordless=tuple(rule for rule in rules if not rule.pattern.words),
         progress_words=frozenset(shorter[word] for word in _PROGRESS_WORDS),

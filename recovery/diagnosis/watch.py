@@ -39,12 +39,16 @@ class Told:
         log: the number of the log that shows it, in the order given.
         line: the number of the line, from 1; 0 if no single line shows it.
         times: how often such a failure was seen, this time included.
+        notes: lines of all logs that looked like trouble.
+        tail: the last lines of the log that shows it.
     """
 
     diagnosis: Diagnosis
     log: int
     line: int
     times: int
+    notes: tuple[str, ...] = ()
+    tail: tuple[bytes, ...] = ()
 
 
 class Watch:
@@ -107,6 +111,7 @@ class Watch:
         progress = {scanner.log: scanner.progress[scanner.log] for scanner in self._scanners}
         notes = [note for scanner in self._scanners for note in scanner.notes]
         found = decide(findings, progress, notes)
+        tails = [tuple(scanner.tail) for scanner in self._scanners]
         for scanner in self._scanners:
             scanner.forget()
         if findings and not not_survived(findings, progress):
@@ -116,7 +121,8 @@ class Watch:
         times = self._count(found.fingerprint)
         if times & (times - 1):
             return None
-        return Told(found, shown.log if shown else 0, shown.line if shown else 0, times)
+        log = shown.log if shown else 0
+        return Told(found, log, shown.line if shown else 0, times, tuple(notes), tails[log])
 
     def _count(self, fingerprint: str) -> int:
         times = self._seen[fingerprint] = self._seen.pop(fingerprint, 0) + 1

@@ -52,3 +52,12 @@ class Mending(FailoverExtension):
             return FailoverStrategy.NORMAL_FAILOVER
         Path(failure_info.job_name.partition(" ")[2]).write_text("here")
         return FailoverStrategy.NODE_FAILOVER
+
+
+class OnlyProven(FailoverExtension):
+    """Retires a worker by the cross-check's verdict, and by nothing else."""
+
+    def get_user_failover_strategy(self, failure_info: FailureInfo) -> FailoverStrategy:
+        if failure_info.kind is FailureKind.BAD_WORKER:
+            return FailoverStrategy.NODE_FAILOVER
+        return FailoverStrategy.NORMAL_FAILOVER

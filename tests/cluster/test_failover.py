@@ -149,6 +149,42 @@ def test_bytes_that_differ_are_made_elsewhere_if_the_extension_says_so(
         read_while_a_file_changes(cluster, tmp_path / "changed")
 
 
+def broken_where_it_says_so() -> tf.data.Dataset:
+    """Numbers that cannot be made by a process with PENSTOCK_TEST_BROKEN in its environment."""
+
+    def broken() -> tf.Tensor:
+        environment = tf.data.TextLineDataset("/proc/self/environ").reduce("", lambda _, line: line)
+        return tf.strings.regex_full_match(environment, "(?s).*PENSTOCK_TEST_BROKEN.*")
+
+    def element(number: tf.Tensor) -> tf.Tensor:
+        # Now and then: looking costs more than anything else here.
+        found = tf.cond(tf.equal(number % 5, 0), broken, lambda: False)
+        with tf.control_dependencies([tf.debugging.Assert(tf.logical_not(found), ["broken"])]):
+            return tf.identity(number)
+
+    return tf.data.Dataset.range(COUNT).map(element)
+
+
+def test_a_worker_that_cannot_make_what_others_have_made_is_retired(
+    make_cluster: ClusterMaker,
+) -> None:
+    cluster = make_cluster(workers=1, worker_timeout_s=5.0)
+    bad = cluster.add_worker(environment={"PENSTOCK_TEST_BROKEN": "1"})
+    only = "penstock.tests.cluster.failover_answers::OnlyProven"
+    served = broken_where_it_says_so().apply(
+        penstock.distribute(cluster.address, job_name="train", seed=1, failover_extension=only)
+    )
+    elements = iter(served)
+    seen = [int(next(elements))]  # so the epoch is open until there is a verdict
+    picture = wait_until(cluster.address, lambda p: p["failover"]["retired"], "retired")
+    assert sorted([*seen, *map(int, elements)]) == list(range(COUNT))
+    assert [who["worker"] for who in picture["failover"]["retired"]] == [bad.worker_id]
+    (verdict,) = (v for v in picture["failover"]["verdicts"] if v["verdict"] == "worker")
+    assert "assertion failed" in verdict["detail"]
+    (made,) = (m for m in picture["failover"]["decisions"] if m["text"].startswith("bad worker"))
+    assert (made["strategy"], made["source"]) == ("NODE_FAILOVER", only)
+
+
 _CRASHING = """
 import sys, penstock
 import tensorflow as tf

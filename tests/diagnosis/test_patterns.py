@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from penstock.errors import UsageError
 from penstock.recovery.diagnosis.entry import builtin_rules
 from penstock.recovery.diagnosis.regexes import PATTERN_CHARS_MAX, accept
 from penstock.recovery.diagnosis.rules import slow_rules
+from penstock.recovery.diagnosis.screen import screen_of
 from penstock.recovery.diagnosis.trial import PATTERN_SECONDS_MAX, try_out
 
 
@@ -94,3 +97,10 @@ def test_a_pattern_that_is_slow_by_a_power_is_found_by_trying() -> None:
 def test_the_built_in_patterns_are_far_from_slow() -> None:
     assert slow_rules(builtin_rules()) == {}
     assert PATTERN_SECONDS_MAX == 1.0
+
+
+@given(st.lists(st.sampled_from([*"eorst ", "err", "error", "cuda", "token", "Wor", "rank"])))
+def test_words_are_found_also_where_one_begins_within_another(parts: list[str]) -> None:
+    screen, low = screen_of(builtin_rules()), "".join(parts).lower()
+    wanted = {found for at in range(len(low)) if (found := screen.first.match(low, at))}
+    assert screen.hits(low) == {found[0] for found in wanted}

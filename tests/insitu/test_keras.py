@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -164,6 +165,60 @@ def test_an_operator_sets_the_learning_rate_while_fit_waits(tmp_path: Path) -> N
     (one,) = load_all(tmp_path)
     assert "call 4 fails" in json.dumps(one.report)
     assert any("float32[8, 6]" in line for line in one.report["batch"])
+
+
+def scaled(x: Any) -> Any:
+    """What the model of the next test begins with: it does not fit."""
+    return tf.matmul(x, tf.zeros((5, 6)))
+
+
+def test_an_operator_patches_a_function_of_the_graph_while_fit_waits(tmp_path: Path) -> None:
+    class Scaled(keras.layers.Layer):
+        def call(self, x: Any) -> Any:
+            return scaled(x) if x.shape[0] is not None else x
+
+    keras.utils.set_random_seed(3)
+    layers = [keras.Input((6,)), Scaled(), keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    model.compile("adam", "mse")
+    policy = RecoveryPolicy((RecoveryRule(Exception, "wait", 5),), operator_timeout_s=60)
+    root, old = tmp_path / "incidents", scaled.__code__
+    recovery = penstock.keras_in_situ(dataset(), policy, incidents=root, allow_patch=True)
+
+    def patch(number: int, body: str) -> str:
+        while len(load_all(root)) < number:
+            threading.Event().wait(0.01)
+        directory = waiting(root).directory
+        path = tmp_path / f"fix{number}.py"
+        path.write_text(f'MODULE = "{__name__}"\ndef scaled(x): {body}\n')
+        path.chmod(0o600)
+        refused = request(directory, {"version": 1, "do": "rewind"})
+        request(directory, {"version": 1, "do": "retry", "patch": str(path)})
+        return str(refused["error"])
+
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            answered = pool.submit(
+                lambda: [patch(1, "return missing(x)"), patch(2, "return x * 3")]
+            )
+            fit(model, dataset(), recovery)
+            assert all("no rewind now" in error for error in answered.result(60))
+            one, two = load_all(root)
+            assert one.outcome is not None
+            assert one.outcome["result"] == "the step failed again"
+            assert "missing" in two.report["error"]
+            report = recovery.report()
+            assert (report.trained, report.actions) == (STEPS * EPOCHS, {"wait": 2})
+        finally:
+            scaled.__code__ = old
+
+    # The same weights as those of a program that had it right from the beginning.
+    keras.utils.set_random_seed(3)
+    good = keras.Sequential([keras.Input((6,)), keras.layers.Rescaling(3), keras.layers.Dense(1)])
+    good.compile("adam", "mse")
+    fit(good, dataset())
+    for one_weight, other in zip(model.get_weights(), good.get_weights(), strict=True):
+        np.testing.assert_array_equal(one_weight, other)
 
 
 def test_an_error_that_is_not_recovered_ends_fit_and_gives_the_model_back() -> None:

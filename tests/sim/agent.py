@@ -10,7 +10,8 @@ from penstock.proto import control_pb2
 from penstock.proto.wire import PROTOCOL_VERSION
 from penstock.worker.agent import INCARNATIONS_MAX
 from penstock.worker.link import Backoff, final_error
-from penstock.worker.messages import Assignment, Key
+from penstock.worker.messages import Key
+from penstock.worker.requests import assignment_of, held_message
 
 from .dispatcher import HOST
 from .gossip import Gossip, key_of
@@ -103,20 +104,8 @@ class SimAgent:
             term=self._term,
             seen_version=self._version,
             hold_ms=hold_ms,
-            held=[
-                control_pb2.HeldAttempt(
-                    attempt=held.attempt,
-                    state=held.state.name,
-                    elements=held.elements,
-                    code=held.code,
-                    detail=held.detail,
-                    restored=held.restored,
-                    recomputed=held.recomputed,
-                    waiting=held.waiting,
-                    element=held.element,
-                )
-                for held in self._worker.held()
-            ],
+            held=map(held_message, self._worker.held()),
+            probed=self._worker.probes.results(),
         )
         self._gossip.tell(request)
         timeout_s = hold_ms / 1000 + self._timing.rpc_deadline_s
@@ -168,20 +157,7 @@ class SimAgent:
         if not reply.registered:
             self._registered = False
             self._worker.drop_all()
+            self._worker.probes.set_wanted(())
             return
-        self._worker.set_desired(
-            [
-                Assignment(
-                    attempt=spec.attempt,
-                    job=spec.job,
-                    stream=spec.stream,
-                    epoch=spec.epoch,
-                    split=spec.split,
-                    dataset=spec.dataset,
-                    seed=spec.seed,
-                    trial=spec.trial,
-                    bad=tuple(spec.bad),
-                )
-                for spec in reply.attempts
-            ]
-        )
+        self._worker.set_desired(list(map(assignment_of, reply.attempts)))
+        self._worker.probes.set_wanted(map(assignment_of, reply.probes))

@@ -72,6 +72,7 @@ class FailoverWitness:
         #: By job, the attempts up to this one are over.
         self.floor: dict[str, int] = {}
         self.strategies: list[str] = []
+        self.verdicts: list[str] = []
 
     def see(self, event: Any) -> str:
         """The next record; what is wrong with it, or nothing."""
@@ -81,6 +82,10 @@ class FailoverWitness:
                 self._open.add(len(self._faults))
             case ev.FailoverDecided():
                 return self._decide(event)
+            case ev.ProbeEnded(outcome="differs"):
+                return f"{event}: it is what another worker has made, and what is known is wrong"
+            case ev.CrossChecked(verdict=verdict):
+                self.verdicts.append(verdict)
             case ev.JobOpened(job) | ev.ClientJoined(job):
                 self._jobs[job] = None
                 self._aborted.discard(job)

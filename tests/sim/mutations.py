@@ -14,7 +14,7 @@ from penstock.client.positions import Positions
 from penstock.client.splits import SplitState
 from penstock.client.turns import Turns
 from penstock.client.weave import Woven
-from penstock.dispatcher import consumers, failover, positions, quarantine, scheduler
+from penstock.dispatcher import consumers, failover, positions, probing, quarantine, scheduler
 from penstock.dispatcher import events as ev
 from penstock.dispatcher.deciding import Deciding
 from penstock.dispatcher.engine import Engine
@@ -295,6 +295,18 @@ OF_GROUPS: Mapping[str, Callable[[Patch], None]] = {
         hears_consumers_of_former_generations,
     )
 }
+
+
+def knows_another_digest(patch: Patch) -> None:
+    """What a worker has made is remembered with another digest, so a sound one fails its probe."""
+
+    def learn(epoch: Any, maker: str, event: Any) -> None:
+        made = (event.split, event.count, event.total ^ 1, event.chain)
+        epoch.proven[maker] = probing.Proven(*made)
+
+    patch.setattr(probing, "learn", learn)
+
+
 MUTATIONS: Mapping[str, Callable[[Patch], None]] = {
     mutation.__name__: mutation
     for mutation in (
@@ -323,5 +335,6 @@ MUTATIONS: Mapping[str, Callable[[Patch], None]] = {
         asks_twice,
         forgets_what_is_left_out,
         leaves_out_the_next_one,
+        knows_another_digest,
     )
 }

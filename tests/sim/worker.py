@@ -28,6 +28,7 @@ from .checkpoints import Checkpoints
 from .clock import Process
 from .data import SimChunk, value_of
 from .net import Connection
+from .probes import SimProbes
 
 if TYPE_CHECKING:
     from .world import World
@@ -85,6 +86,7 @@ class SimWorker:
         self._events = 0
         self._looking = False
         self.checkpoints = world.checkpoints.setdefault(host, Checkpoints())
+        self.probes = SimProbes(self)
         self._agent = SimAgent(self)
         self.process.after(world.rng.uniform(0.01, 0.5), self._agent.step)
 
@@ -95,6 +97,10 @@ class SimWorker:
     def leave(self) -> None:
         """SIGTERM: says good-bye and ends."""
         self._agent.leave()
+
+    def report(self) -> None:
+        """There is news for the dispatcher."""
+        self._agent.report()
 
     # What the agent calls.
 

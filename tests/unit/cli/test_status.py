@@ -32,6 +32,7 @@ def picture() -> dict[str, Any]:
         "failover": {
             "decisions": [made], "budgets": [], "problems": [ODD],
             "retired": [{"worker": "1", "address": ODD, "reason": ODD}],
+            "probes": [ODD], "verdicts": [{"verdict": "worker", "text": ODD, "detail": ODD}],
         },
     }  # fmt: skip
 
@@ -39,4 +40,4 @@ def picture() -> dict[str, Any]:
 def test_texts_in_brackets_are_no_markup() -> None:
     printed = io.StringIO()
     print_status(picture(), Console(file=printed, width=300))
-    assert printed.getvalue().count(ODD) == 12
+    assert printed.getvalue().count(ODD) == 15

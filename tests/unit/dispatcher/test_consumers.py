@@ -103,6 +103,25 @@ def test_a_resize_goes_on_at_what_was_committed_and_closes_the_former_jobs() -> 
     assert to_snapshot(again) == to_snapshot(state)
 
 
+def test_what_was_left_out_is_left_out_after_a_resize_too() -> None:
+    state = build(dataset(FINGERPRINT))
+    jobs = [seat(state, asking(rank, 2)) for rank in range(2)]
+    for rank, job in enumerate(jobs):
+        state.apply(ev.EpochStarted(job, 0, 0))
+        state.apply(ev.ElementSkipped(job, 0, 0, 3 + rank, 5, "w1", "boom", 1))
+    state.apply(ev.ElementSkipped(jobs[0], 0, 0, 3, 6, "w1", "boom", 2))
+    state = from_snapshot(to_snapshot(state))
+    (job,) = (seat(state, asking(0, 1, restore=True)),)
+    assert {key: sorted(known) for key, known in state.jobs[job].bad.items()} == {
+        (0, 0, 3): [5, 6],
+        (0, 0, 4): [5],
+    }
+    # And what a person has made again is not left out by the next seat.
+    state.apply(ev.ElementRetried(job, 0, 0, 4, 5))
+    seat(state, asking(0, 1, "another", restore=True))
+    assert sorted(state.jobs[job].bad) == [(0, 0, 3)]
+
+
 def test_a_resize_with_nothing_committed_begins_where_the_last_one_did() -> None:
     state = build(dataset(FINGERPRINT))
     job = seat(state, asking(0, 1))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from penstock.dispatcher import deciding
 from penstock.dispatcher.fault_events import FailoverDecided
 from penstock.errors import UsageError
 from penstock.recovery.alerts import Alerts, url_in
@@ -212,6 +213,41 @@ def test_a_job_brings_its_own_extension(tmp_path: Path) -> None:
         async with serving(tmp_path) as (again, stub):
             assert again.engine.state.jobs[client.job].failover == name
             assert (await status_of(stub))["jobs"][0]["failover_extension"] == name
+
+    run(test())
+
+
+def test_a_start_waits_for_no_jobs_extension_and_its_faults_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, never, load = threading.Event(), threading.Event(), deciding.load_extension
+
+    def slow(name: str, option: str) -> FailoverExtension:
+        assert gate.wait(20)
+        return load(name, option)
+
+    async def test() -> None:
+        async with serving(tmp_path) as (_, stub):
+            await put_dataset(stub)
+            client, worker = Client(stub), Worker(stub)
+            await client.open(failover_extension=f"{HERE}::Global")
+            await worker.register()
+            await client.sync(progress())
+        monkeypatch.setattr(deciding, "load_extension", slow)
+        async with serving(tmp_path) as (again, stub):
+            client.stub = worker.stub = stub
+            attempts = placed(await client.sync(progress()))  # it answers
+            await worker.sync({min(attempts.values()): FAILED})
+            assert again.engine.state.failover.open
+            gate.set()
+            await again.engine.deciding.idle()
+            (made,) = (await status_of(stub))["failover"]["decisions"]
+            assert made["source"] == f"{HERE}::Global"
+        monkeypatch.setattr(deciding, "load_extension", lambda name, option: never.wait(5))
+        async with serving(tmp_path, failover_deadline_s=0.05) as (third, stub):
+            await third.engine.deciding.idle()
+            (problem,) = (await status_of(stub))["failover"]["problems"]
+            assert "is not loaded within 0.05 s" in problem
 
     run(test())
 

@@ -38,7 +38,7 @@ GOLDEN: dict[str, tuple[ev.Event, list[Any]]] = {
         ["w1", "i", "h:1", "/s", "host", 4, True, "2.21", 99],
     ),
     "WorkerLost": (ev.WorkerLost("w1", "silent"), ["w1", "silent"]),
-    "WorkerPromoted": (ev.WorkerPromoted("w1"), ["w1"]),
+    "WorkerPromoted": (ev.WorkerPromoted("w1", "w2"), ["w1", "w2"]),
     "AttemptAssigned": (
         ev.AttemptAssigned(12, "j1", 0, 4, 77, "w1", 1),
         [12, "j1", 0, 4, 77, "w1", 1],
@@ -91,6 +91,15 @@ GOLDEN: dict[str, tuple[ev.Event, list[Any]]] = {
         ev.SplitKilled("j1", 0, 4, 77, "w2", 3, True),
         ["j1", 0, 4, 77, "w2", 3, True],
     ),
+    "ProbeStarted": (
+        ev.ProbeStarted(7, "w1", "j1", 0, 4, 77, 78, 10, 11, 12),
+        [7, "w1", "j1", 0, 4, 77, 78, 10, 11, 12],
+    ),
+    "ProbeEnded": (ev.ProbeEnded(7, "w1", "failed", "boom"), [7, "w1", "failed", "boom"]),
+    "CrossChecked": (
+        ev.CrossChecked(7, "w1", "worker", "boom"),
+        [7, "w1", "worker", "boom"],
+    ),
     "EpochResumed": (
         ev.EpochResumed("j1", 0, 4, b"\x05", 10, 11),
         ["j1", 0, 4, b"\x05", 10, 11],
@@ -114,13 +123,16 @@ def test_there_is_a_golden_record_of_every_kind() -> None:
 @pytest.mark.parametrize("kind", sorted(GOLDEN))
 def test_golden_records(kind: str) -> None:
     event, fields = GOLDEN[kind]
-    record = msgpack.packb([kind, 2 if kind == "FaultRaised" else 1, *fields])
+    record = msgpack.packb([kind, 2 if kind in ("FaultRaised", "WorkerPromoted") else 1, *fields])
     assert event_records.encode(event) == record
     assert event_records.decode(record) == event
     assert event_records.as_dict(event)["kind"] == kind
 
 
-def test_a_fault_of_version_1_is_read() -> None:
+def test_records_of_version_1_are_read() -> None:
+    assert event_records.decode(msgpack.packb(["WorkerPromoted", 1, "w1"])) == (
+        ev.WorkerPromoted("w1")
+    )
     event, fields = GOLDEN["FaultRaised"]
     old = event_records.decode(msgpack.packb(["FaultRaised", 1, *fields[:15]]))
     assert old == dataclasses.replace(event, exceptions=(), exit_code=0, signal="")

@@ -60,7 +60,7 @@ def test_node_failover_retires_the_worker_and_uses_the_standby() -> None:
     attempt = next(iter(state.workers["w1"].attempts))
     fail(state, attempt)
     events = answered(state, NODE)
-    assert events[-1] == ev.WorkerPromoted("w3")
+    assert events[-1] == ev.WorkerPromoted("w3", "w1")
     assert not state.workers["w1"].attempts
     schedule(state)
     assert not state.workers["w1"].attempts
@@ -107,8 +107,8 @@ def test_a_standby_works_when_everybody_else_is_retired() -> None:
     failed, decided, promoted = failover.decide(state, number, Answer(NODE, "m::C"), Budgets())
     for event in (failed, decided):  # the journal ends before the standby's promotion
         state.apply(event)
-    assert promoted == ev.WorkerPromoted("w2")
-    assert scheduler.late_promotion(state) == [ev.WorkerPromoted("w2")]
+    assert promoted == ev.WorkerPromoted("w2", "w1")
+    assert scheduler.late_promotion(state) == [ev.WorkerPromoted("w2", "w1")]
 
 
 def test_global_failover_begins_every_attempt_of_the_job_again() -> None:
@@ -363,3 +363,12 @@ def test_how_a_worker_ended_is_told_by_its_successor_after_the_decision() -> Non
     fail(state, next(iter(state.workers["w2"].attempts)))
     (earlier,) = info_of(state, state.failover.next_fault - 1, 0.0, {}, {}, Budgets()).earlier
     assert (earlier.exit_code, earlier.signal) == (137, "SIGKILL")
+
+
+def test_who_takes_a_retired_workers_place_takes_none_of_a_lost_one() -> None:
+    state = running(worker(1), worker(2), worker(3))
+    state.apply(ev.WorkerLost("w3", "silent"))
+    state.apply(worker(4, standby=True))
+    fail(state, next(iter(state.workers["w1"].attempts)))
+    assert answered(state, NODE)[-1] == ev.WorkerPromoted("w4", "w1")
+    assert not state.lost["w3"].replaced  # it comes back as what it was

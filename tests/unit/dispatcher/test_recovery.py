@@ -218,7 +218,7 @@ def test_a_snapshot_of_a_version_before_is_read(version: int) -> None:
         return
     content["workers"] = [row[:-2] for row in content["workers"]]
     for row in content["jobs"]:
-        row[-1] = [epoch[:-1] for epoch in row[-1]]
+        row[-1] = [epoch[:-2] for epoch in row[-1]]
     content["jobs"] = [[*row[:-5], *row[-2:]] for row in content["jobs"]]
     if version < 5:
         del content["failover"]

@@ -152,7 +152,7 @@ def test_silent_workers_are_lost_and_standbys_take_over() -> None:
         ev.WorkerLost("w1", "no heartbeat for 5.0 s"),
         ev.WorkerLost("w4", "no heartbeat for 6.0 s"),
         ev.WorkerLost("w5", "no heartbeat for 5.5 s"),
-        ev.WorkerPromoted("w3"),
+        ev.WorkerPromoted("w3", "w1"),
     ]
     assert scheduler.lost_workers(state, Facts(), 15.0, 5.0) == []  # never judged unheard
 
@@ -197,7 +197,7 @@ def test_a_standby_that_comes_after_the_last_worker_died_takes_over() -> None:
     assert scheduler.late_promotion(state) == []
     state.apply(worker(3, standby=True))
     state.apply(worker(4, standby=True))
-    assert scheduler.late_promotion(state) == [ev.WorkerPromoted("w3")]
+    assert scheduler.late_promotion(state) == [ev.WorkerPromoted("w3", "w1")]
     only_standbys = build(worker(1, standby=True))
     assert scheduler.late_promotion(only_standbys) == []
 

@@ -34,13 +34,16 @@ def answer(kind: FailureKind = FailureKind.EXCEPTION, **more: Any) -> FailoverSt
     return DiagnosingFailover().get_user_failover_strategy(info)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in FailureKind if kind != "hash mismatch"])
+@pytest.mark.parametrize(
+    "kind", [kind for kind in FailureKind if kind not in ("hash mismatch", "bad worker")]
+)
 def test_what_is_not_known_is_tried_again(kind: FailureKind) -> None:
     assert answer(kind) is NORMAL
 
 
 def test_wrong_data_ends_the_job() -> None:
     assert answer(FailureKind.HASH_MISMATCH) is ABORTION
+    assert answer(FailureKind.BAD_WORKER) is NODE
 
 
 def test_a_worker_that_is_to_blame_is_retired() -> None:

@@ -12,9 +12,10 @@ import pytest
 from penstock.errors import FollowedError, RefusedError, UsageError
 from penstock.proto.wire import PROTOCOL_VERSION
 from penstock.timing import Timing
-from penstock.worker.agent import INCARNATIONS_MAX, Agent, Identity
+from penstock.worker.agent import INCARNATIONS_MAX, Agent
 from penstock.worker.link import Backoff, Link, parse_addresses
 from penstock.worker.messages import Assignment, AttemptError, Held, Key, State
+from penstock.worker.requests import Identity
 
 from .dispatchers import DEADLINE_S, FakeDispatcher
 from .fakes import assignment
