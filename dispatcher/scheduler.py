@@ -173,14 +173,11 @@ def follow_ups(state: State) -> list[Event]:
 def late_promotion(state: State) -> list[Event]:
     """A standby that came after the last worker was lost: there is nobody else to do the work."""
     retired = state.failover.retired
-    vacant = any(not lost.standby for lost in state.lost.values()) or (
-        bool(retired)  # else there is no need to look at a thousand workers
-        and any(not at.standby and at.incarnation in retired for at in state.workers.values())
-    )
     # Those that were lost and have been replaced are the last choice, but one all the same.
     lost = [lost for lost in state.lost.values() if not lost.standby]
     vacant = [one.worker for one in sorted(lost, key=lambda one: one.replaced)]
-    vacant += [w.worker for w in state.workers.values() if w.incarnation in retired]
+    if retired:  # else there is no need to look at a thousand workers
+        vacant += [w.worker for w in state.workers.values() if w.incarnation in retired]
     if not vacant:
         return []
     if any(takes_work(state, worker) for worker in state.workers.values()):

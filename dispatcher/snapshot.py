@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgpack
 import xxhash
@@ -36,8 +36,6 @@ from .state import State
 from .validate import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from .quarantine import Bad
 
 VERSION = 7

@@ -342,19 +342,12 @@ class State:
         else:
             if split.attempt:
                 failover.learn(self, split)
+                probing.learn(epoch, self.attempts[split.attempt].worker, event)
                 touched = self._end(self.attempts[split.attempt], epoch)
             epoch.splits.pop(number, None)
         if epoch.kills:
             epoch.kills.pop(number, None)
         epoch.delivered.add(number)
-            self._check_undelivered(epoch, event.split)
-        elif split.attempt:
-            failover.learn(self, split)
-            probing.learn(epoch, self.attempts[split.attempt].worker, event)
-            touched = self.end_attempt(self.attempts[split.attempt])
-        epoch.splits.pop(event.split, None)
-        epoch.kills.pop(event.split, None)
-        epoch.delivered.add(event.split)
         epoch.count += event.count
         epoch.total = (epoch.total + event.total) & _MASK
         if epoch.book is not None:

@@ -47,14 +47,8 @@ def worker_view(state: State, worker: Worker, version: int) -> control_pb2.SyncW
             cache=mode_of(state, job, attempt.stream),
             bad=left_out(job, (attempt.stream, attempt.epoch, attempt.split)),
         )
+    reply.probes.extend(_probes(state, worker))
     return reply
-    return control_pb2.SyncWorkerReply(
-        term=state.term,
-        version=version,
-        registered=True,
-        attempts=specs,
-        probes=_probes(state, worker),
-    )
 
 
 def _probes(state: State, worker: Worker) -> list[control_pb2.AttemptSpec]:

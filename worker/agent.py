@@ -21,10 +21,7 @@ import grpc
 from ..errors import FollowedError
 from ..failpoints import failpoint
 from ..proto import control_pb2
-from ..proto.wire import PROTOCOL_VERSION
 from .link import Backoff
-from .messages import Assignment
-from .link import Backoff, final_error
 from .requests import Identity, assignment_of, held_message, registration
 
 if TYPE_CHECKING:

@@ -138,7 +138,6 @@ class Worker:
 
     def __init__(self, options: WorkerOptions, on_change: Callable[[], None]) -> None:
         access = Access.load(options.security, serving=True)
-
         import tensorflow as tf  # late, so that bad usage is told at once
 
         from .cached import run_cached
