@@ -18,11 +18,17 @@ from .. import errors
 from ..failpoints import failpoint
 from ..proto import control_pb2, control_pb2_grpc
 from ..proto.wire import PROTOCOL_VERSION
+from ..security.access import Access
+from ..security.channels import open_channel
+from ..security.faults import Suspicion
+from ..security.settings import Security
+from . import crash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from ..timing import Timing
+    from .opened import OpenedJob
 
 logger = logging.getLogger(__name__)
 
@@ -110,9 +116,16 @@ class Control:
     Args:
         addresses: `host:port` of each.
         timing: intervals and deadlines.
+        access: whom to trust, and what to show; None: as the environment says.
+
+    Raises:
+        UsageError: a file that the environment names cannot be used.
     """
 
-    def __init__(self, addresses: Sequence[str], timing: Timing) -> None:
+    def __init__(
+        self, addresses: Sequence[str], timing: Timing, access: Access | None = None
+    ) -> None:
+        self.access = Access.load(Security.from_environment()) if access is None else access
         self._addresses = tuple(addresses)
         self._timing = timing
         self._lock = threading.Lock()
@@ -142,7 +155,7 @@ class Control:
             if self._closed.is_set():
                 raise errors.RefusedError("this client is closed")
             if self._channel is None:
-                self._channel = grpc.insecure_channel(self.address, options=self._channel_options())
+                self._channel = open_channel(self.address, self.access, self._channel_options())
             make: Any = control_pb2_grpc.ControlStub  # the generated stubs have no annotations
             return make(self._channel)
 
@@ -274,15 +287,19 @@ class Control:
         )
         return reply
 
-    def close_client(self, job: str, client: str, *, leaving: bool = False) -> None:
+    def close_client(
+        self, job: OpenedJob, *, leaving: bool = False, step: int | None = None
+    ) -> None:
         """Tells the dispatcher that this client is done; tried once, for a short time.
 
         Args:
             job: its job.
-            client: its incarnation.
             leaving: it leaves its lanes to the other consumers of its group.
+            step: that the trainer is at, if it says so.
         """
-        request = control_pb2.CloseClientRequest(job=job, client=client, leaving=leaving)
+        request = control_pb2.CloseClientRequest(
+            job=job.job, client=job.client, leaving=leaving, crash=crash.told(), trainer_step=step
+        )
         failpoint("client.close.before_send")
         try:
             self.stub().CloseClient(
@@ -290,7 +307,7 @@ class Control:
             )
         except (grpc.RpcError, errors.RefusedError) as error:
             why = error.code().name if isinstance(error, grpc.RpcError) else error
-            logger.info("the dispatcher was not told that %s is done: %s", client, why)
+            logger.info("the dispatcher was not told that %s is done: %s", job.client, why)
 
     def close(self) -> None:
         """Closes the channel and ends every wait. Closing twice is fine."""
@@ -322,6 +339,7 @@ class Control:
         warn_at = started + self._timing.warn_after_s
         deadline = started + self._timing.connect_deadline_s
         backoff = Backoff(self._timing)
+        suspicion = Suspicion(self.access, len(self._addresses))
         while True:
             address = self.address
             left_s = max(0.1, deadline - time.monotonic())
@@ -331,6 +349,8 @@ class Control:
                 if not is_transient(error):
                     raise error_of(error, address) from None
                 reason = f"{error.code().name}: {error.details()}"
+                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                    suspicion.check(address)
             self.rotate()
             pause_s = backoff.next_s()
             now = time.monotonic()

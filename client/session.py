@@ -15,6 +15,9 @@ from ..failpoints import failpoint
 from ..proto import control_pb2
 from ..proto.position import Position
 from ..proto.seats import GroupPosition
+from ..security.access import Access
+from ..security.settings import Security
+from . import crash
 from .control import Control, parse_service
 from .engine import Engine
 from .ledger import Ledger, Life
@@ -53,7 +56,8 @@ class Session:
         origin: where this session goes on, once that is known.
 
     Raises:
-        UsageError: `service` is none, or has workers that were told their cache directory.
+        UsageError: `service` is none, or has workers that were told their cache directory, or a
+            file of the security settings cannot be used.
     """
 
     def __init__(
@@ -70,6 +74,9 @@ class Session:
                 "cache_dir is for a cluster that is started here (service=None); give the workers"
                 " of a service --cache-dir"
             )
+        # A cluster that is started here has settings of its own, whatever the environment's.
+        of_its_own = Security() if service is None and options.security is None else None
+        self._access = Access.load(of_its_own or Security.of(options.security, service))
         self._service = service  # a LocalCluster must live as long as we do
         self._streams = streams
         self._options = options
@@ -134,6 +141,11 @@ class Session:
         )
         engine.committing(text, done=True)
 
+    def stepped(self, step: int) -> None:
+        """The trainer is at this step; the dispatcher is told with what it is told anyway."""
+        if self._engine is not None:
+            self._engine.trainer_step = step
+
     def record_skip(self, epoch: int, first: int, count: int, why: str) -> None:
         """Has the ledger, if there is one, say that the trainer left elements out."""
         if self._ledger is not None:
@@ -147,7 +159,7 @@ class Session:
         if self._addresses is None:
             raise RefusedError("a cluster of this reader's own has no other consumers")
         # Of its own: the job is closed when the group is formed, and with it what belongs to it.
-        control = Control(self._addresses, self._options.timing)
+        control = Control(self._addresses, self._options.timing, self._access)
         try:
             return control.join(
                 control_pb2.JoinGroupRequest(
@@ -195,10 +207,10 @@ class Session:
             from .embedded import LocalCluster
 
             logger.info("starting a cluster on this machine")
-            cluster = LocalCluster(cache_dir=self._options.cache_dir)
+            cluster = LocalCluster(cache_dir=options.cache_dir, security=options.security)
             weakref.finalize(self, cluster.close)
             self._addresses = parse_service(cluster)
-        self._control = control = Control(self._addresses, options.timing)
+        self._control = control = Control(self._addresses, options.timing, self._access)
         try:
             self._find_start(control)
             engine = self._open_job(control, resolve(control, self._streams))
@@ -206,6 +218,7 @@ class Session:
             control.close()
             raise
         engine.start()
+        crash.watch()
         # At exit threads are joined, within a bound; a finaliser may not wait.
         atexit.register(engine.close)
         weakref.finalize(self, _drop, engine).atexit = False
@@ -238,7 +251,7 @@ class Session:
             try:
                 start = self._seated(reply, job, streams)
             except BaseException:
-                control.close_client(job.job, client)
+                control.close_client(job)
                 raise
         self._ledger = ledger_of(options, job, self._life(request, reply, job))
         return Engine(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     _Function = Callable[[Any], Any]
 
 VERSION = 1
+#: Kinds of a later version, and how many fields they had in version 1: the others have defaults.
+_LATER: Mapping[str, tuple[int, int]] = {"FaultRaised": (2, 15)}
 
 
 def _is_unsigned(value: object) -> bool:
@@ -103,10 +105,16 @@ def values(event: Event) -> tuple[Any, ...]:
     return _VALUES[type(event)](event)
 
 
+def version_of(kind: str) -> int:
+    """The version in which events of a kind are written."""
+    return _LATER[kind][0] if kind in _LATER else VERSION
+
+
 def encode(event: Event) -> bytes:
     """The record of an event."""
     kind = type(event)
-    packed: bytes = msgpack.packb((kind.__name__, VERSION, *_VALUES[kind](event)))
+    name = kind.__name__
+    packed: bytes = msgpack.packb((name, version_of(name), *_VALUES[kind](event)))
     return packed
 
 
@@ -139,12 +147,12 @@ def _check(parts: Any) -> str:
         raise JournalCorruptError("a record is not a list [kind, version, fields...]")
     kind: str = parts[0]
     version = parts[1]
-    if kind not in _KINDS or version != VERSION:
+    if kind not in _KINDS or version not in (VERSION, version_of(kind)):
         raise JournalCorruptError(
             f"a record is of kind {kind[:80]!r}, version {version!r}, which this version of"
             " penstock does not know"
         )
-    wanted = _FIELDS[kind]
+    wanted = _FIELDS[kind] if version == version_of(kind) else _FIELDS[kind][: _LATER[kind][1]]
     if len(parts) - 2 != len(wanted):
         raise JournalCorruptError(f"a {kind} record has {len(parts) - 2} fields, not {len(wanted)}")
     for (name, annotation), value in zip(wanted, parts[2:], strict=True):

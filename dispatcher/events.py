@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from .fault_events import (
+    DeathExplained,
     ElementRetried,
     ElementSkipped,
     FailoverDecided,
@@ -355,6 +356,7 @@ Event: TypeAlias = (
     | EpochResumed
     | FaultRaised
     | FailoverDecided
+    | DeathExplained
     | WorkerReadmitted
     | JobFailoverSet
     | GroupFormed

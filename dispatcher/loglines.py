@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from . import events as ev
-from .failover import NORMAL, text_of
+from .failover import NORMAL
 from .fault_events import (
     ElementRetried,
     ElementSkipped,
@@ -17,6 +17,7 @@ from .fault_events import (
     WorkerLimited,
     WorkerReadmitted,
 )
+from .fault_texts import text_of
 
 if TYPE_CHECKING:
     from .events import Event

@@ -25,8 +25,7 @@ from . import (
     quarantine,
 )
 from .arrivals import Arrivals
-from .events import ClientLeft, JobClosed
-from .gathering import CLOSED, LEFT, Gathering
+from .gathering import Gathering
 from .graphs import Graphs
 from .liveness import HOLD, heartbeat_s, worker_hold_s
 from .refusals import answering, ask_again, refuse, supersede
@@ -157,6 +156,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             await supersede(context)
         engine.hear(job.job)
         self._arrivals.came_back(job.job)
+        engine.deciding.stepped(job.job, request)
         failpoint("dispatcher.sync_client.before_commit")
         engine.commit(progress.client_events(engine.state, job, request, engine.reports.vain))
         engine.report_unreachable(
@@ -242,10 +242,9 @@ class ControlService(control_pb2_grpc.ControlServicer):
         engine = self.engine
         job = engine.state.jobs.get(request.job)
         if job is not None and job.client == request.client and job.attached:
-            reason = LEFT if request.leaving else CLOSED
-            left = ClientLeft(job.job, reason) if job.name else JobClosed(job.job, reason)
+            engine.deciding.stepped(job.job, request)
             failpoint("dispatcher.close_client.before_commit")
-            engine.commit([left])
+            engine.commit(admission.close_events(job, request))
             await engine.durable()
             failpoint("dispatcher.close_client.before_reply")
         return control_pb2.CloseClientReply(term=engine.state.term)

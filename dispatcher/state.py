@@ -183,11 +183,11 @@ class State:
                 if job.client and job.client != client:
                     job.former = (*job.former, job.client)[-FORMER_MAX:]
                     job.commits = 0
-                job.client, job.attached, job.failure = client, True, ""
-            case ev.ClientLeft(job_id):
+                job.client, job.attached, job.failure, job.left = client, True, "", ""
+            case ev.ClientLeft(job_id, reason):
                 job = self._job(job_id)
                 touched = self.close_epochs(job)
-                job.attached = False
+                job.attached, job.left = False, reason
             case ev.JobFailed(job_id, reason):
                 job = self._job(job_id)
                 _require(bool(reason), f"job {job_id} fails without a reason")

@@ -22,7 +22,7 @@ from ..errors import FollowedError
 from ..failpoints import failpoint
 from ..proto import control_pb2
 from ..proto.wire import PROTOCOL_VERSION
-from .link import Backoff, final_error
+from .link import Backoff
 from .messages import Assignment
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Identity:
     pid: int
     limited: str = ""
     killed: tuple[Doing, ...] = ()
+    last_exit: int = 0
 
 
 class Attempts(Protocol):
@@ -214,6 +215,7 @@ class Agent:
             tensorflow_version=me.tensorflow_version,
             pid=me.pid,
             limited=me.limited,
+            last_exit=me.last_exit,
             killed=[control_pb2.KilledSplit(**asdict(doing)) for doing in me.killed],
             checkpoints=[
                 control_pb2.Checkpoint(
@@ -279,6 +281,7 @@ class Agent:
                     recomputed=held.recomputed,
                     waiting=held.waiting,
                     element=held.element,
+                    exceptions=held.exceptions,
                 )
                 for held in self._attempts.held()
             ],
@@ -355,7 +358,7 @@ class Agent:
         """Prepares the next try, unless the dispatcher refuses to register this worker."""
         reason = str(error)
         if isinstance(error, grpc.RpcError):
-            refused = final_error(error)
+            refused = self._link.refusal(error)
             if isinstance(refused, FollowedError) and self._incarnations < INCARNATIONS_MAX:
                 self._be_reborn(refused)
                 return
@@ -363,7 +366,7 @@ class Agent:
                 self.error = refused
                 self._on_change()
                 return
-            reason = f"{error.code().name}: {error.details()}"
+            reason = f"{error.code().name}: {refused or error.details()}"
         self._pause(reason)
 
     def _be_reborn(self, refused: FollowedError) -> None:

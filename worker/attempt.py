@@ -51,6 +51,8 @@ class Attempt:
     detail: str = ""
     #: The one that raised, where that is known exactly.
     element: int | None = None
+    #: What led to the failure, the outermost exception first.
+    exceptions: tuple[str, ...] = ()
     fetch: Fetch | None = None
     #: The client does not want it any more; it is listed until the dispatcher knows, too.
     released: bool = False
@@ -132,6 +134,7 @@ class Attempt:
             recomputed=self.recomputed,
             waiting=self.waiting,
             element=self.element,
+            exceptions=self.exceptions,
         )
 
     def wake(self) -> list[Wake]:

@@ -185,14 +185,14 @@ class AttemptBook:
         return [*self._tidings.of(self._runs.values()), *attempt.wake(), *resumed]
 
     def failed(
-        self, run: int, code: str, detail: str, element: int | None = None
+        self, run: int, code: str, detail: str, element: int | None = None, *chain: str
     ) -> list[Instruction]:
         """A run has raised; what it made is freed, since it will be made again elsewhere."""
         attempt = self._runs.pop(run, None)
         if attempt is None or attempt.released:
             return []
         attempt.state, attempt.code, attempt.paused = State.FAILED, code, False
-        attempt.element = element
+        attempt.element, attempt.exceptions = element, chain
         attempt.detail = detail.encode()[:DETAIL_BYTES_MAX].decode(errors="ignore")
         attempt.buffer.clear()
         return [Report(), *attempt.wake(), *self._rebalance()]

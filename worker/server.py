@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..failpoints import failpoint
+from ..security.access import Access
+from ..security.settings import Security
 from ..timing import Timing
 from .agent import Agent, Identity
 from .announce import announce, withdraw
@@ -73,6 +75,7 @@ class WorkerOptions:
         last_exit: how the process before this one ended, if its supervisor says so; else 0.
         announce: file to write one JSON line to once registered; "-" is standard output.
         stop_on_stdin_eof: stop when standard input ends.
+        security: by what it shows who it is, and what it demands of its peers.
         timing: intervals and deadlines.
 
     Raises:
@@ -95,6 +98,7 @@ class WorkerOptions:
     last_exit: int = 0
     announce: str = ""
     stop_on_stdin_eof: bool = False
+    security: Security = field(default_factory=Security)
     timing: Timing = field(default_factory=Timing)
 
     def __post_init__(self) -> None:
@@ -123,9 +127,12 @@ class Worker:
     Raises:
         AddressInUseError: the address is taken.
         UnavailableError: the address cannot be listened on.
+        UsageError: a file of the security settings cannot be used.
     """
 
     def __init__(self, options: WorkerOptions, on_change: Callable[[], None]) -> None:
+        access = Access.load(options.security, serving=True)
+
         import tensorflow as tf  # late, so that bad usage is told at once
 
         from .cached import run_cached
@@ -133,7 +140,7 @@ class Worker:
         from .recorder import Recorder
 
         timing = options.timing
-        self._link = Link(parse_addresses(options.dispatcher), timing)
+        self._link = Link(parse_addresses(options.dispatcher), timing, access)
         self._interval = Interval.parse(options.checkpoint_interval)
         self._keeper: Keeper | None = None
         self._streams = DatasetCache(self._load)
@@ -159,6 +166,7 @@ class Worker:
             options.port,
             unix=options.unix,
             hello_deadline_s=timing.rpc_deadline_s,
+            access=access,
         )
         self.listen = _address(options.host, self._server.port)
         self.address = _address(_advertised(options), self._server.port)
@@ -176,6 +184,7 @@ class Worker:
             pid=os.getpid(),
             limited=limits.reason,
             killed=former.doing if limits.deaths > former.deaths else (),
+            last_exit=options.last_exit,
         )
         self.agent = Agent(
             self._link, identity, self._exchange, timing, on_change, self._keeper, self._cache

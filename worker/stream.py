@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AddressInUseError, UnavailableError
+from ..security.access import OPEN, Access
 from .connection import Connection
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class StreamServer:
         host: address to listen on.
         port: port to listen on; 0 picks a free one.
         unix: also listen on a Unix socket.
+        access: what is demanded of clients.
         hello_deadline_s: how long a client may take to introduce itself.
 
     Attributes:
@@ -134,10 +136,12 @@ class StreamServer:
         *,
         unix: bool,
         hello_deadline_s: float,
+        access: Access = OPEN,
     ) -> None:
         self._desk = desk
         self._worker = worker
         self._hello_deadline_s = hello_deadline_s
+        self._access = access
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._accepted = 0
@@ -206,7 +210,13 @@ class StreamServer:
 
     def _add(self, sock: socket.socket, name: str) -> None:
         connection = Connection(
-            sock, name, self._desk, self._worker, self._hello_deadline_s, self._forget
+            sock,
+            name,
+            self._desk,
+            self._worker,
+            self._access,
+            self._hello_deadline_s,
+            self._forget,
         )
         with self._lock:
             if self._closing.is_set():

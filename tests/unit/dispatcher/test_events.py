@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing
 from typing import Any
 
@@ -65,10 +66,14 @@ GOLDEN: dict[str, tuple[ev.Event, list[Any]]] = {
     "FaultRaised": (
         ev.FaultRaised(
             *("exception", "j1", "w1", "i", "h:1", 12, 0, 4, 77, 2, 9, True, "PIPELINE", "boom"),
-            "00ff",
+            *("00ff", ("A: b", "C: d"), 137, "SIGKILL"),
         ),
-        ["exception", "j1", "w1", "i", "h:1", 12, 0, 4, 77, 2, 9, True, "PIPELINE", "boom", "00ff"],
+        [
+            *("exception", "j1", "w1", "i", "h:1", 12, 0, 4, 77, 2, 9, True, "PIPELINE", "boom"),
+            *("00ff", ["A: b", "C: d"], 137, "SIGKILL"),
+        ],
     ),
+    "DeathExplained": (ev.DeathExplained("i", 137, "SIGKILL"), ["i", 137, "SIGKILL"]),
     "FailoverDecided": (
         ev.FailoverDecided(7, "NODE_FAILOVER", "", "m::C", "why", "DiskFull"),
         [7, "NODE_FAILOVER", "", "m::C", "why", "DiskFull"],
@@ -109,10 +114,18 @@ def test_there_is_a_golden_record_of_every_kind() -> None:
 @pytest.mark.parametrize("kind", sorted(GOLDEN))
 def test_golden_records(kind: str) -> None:
     event, fields = GOLDEN[kind]
-    record = msgpack.packb([kind, 1, *fields])
+    record = msgpack.packb([kind, 2 if kind == "FaultRaised" else 1, *fields])
     assert event_records.encode(event) == record
     assert event_records.decode(record) == event
     assert event_records.as_dict(event)["kind"] == kind
+
+
+def test_a_fault_of_version_1_is_read() -> None:
+    event, fields = GOLDEN["FaultRaised"]
+    old = event_records.decode(msgpack.packb(["FaultRaised", 1, *fields[:15]]))
+    assert old == dataclasses.replace(event, exceptions=(), exit_code=0, signal="")
+    with pytest.raises(JournalCorruptError, match="not 15"):
+        event_records.decode(msgpack.packb(["FaultRaised", 1, *fields]))
 
 
 _BY_ANNOTATION = {
