@@ -134,3 +134,37 @@ class RestartNeededError(InSituError):
     """
 
     exit_code = 75
+
+
+_CHAIN_MAX = 16
+_CHAIN_CHARS_MAX = 500
+_TRACEBACK = "Traceback (most recent call last):"
+
+
+def exception_chain(error: BaseException) -> tuple[str, ...]:
+    """An exception and what it came from, each `Type: message`, the outermost first.
+
+    What TensorFlow tells of an exception in a Python function is text, with the tracebacks of the
+    whole chain in it: that chain follows. At most 16 entries of 500 characters, in one line each.
+    """
+    out: list[str] = []
+    seen: set[int] = set()
+    at: BaseException | None = error
+    while at is not None and id(at) not in seen and len(out) < _CHAIN_MAX:
+        seen.add(id(at))
+        try:
+            message = str(at)
+        except Exception as second:  # a user's __str__ may do anything
+            message = f"<its message cannot be shown: {type(second).__name__}>"
+        head, *tracebacks = message.split(_TRACEBACK)
+        out.append(f"{type(at).__name__}: {head}")
+        for text in reversed(tracebacks):
+            raised = next((line for line in text.splitlines() if line and line[0].isalpha()), "")
+            out += [raised] if raised else []
+        at = at.__cause__ or (None if at.__suppress_context__ else at.__context__)
+    return tuple(_in_one_line(text) for text in out[:_CHAIN_MAX])
+
+
+def _in_one_line(text: str) -> str:
+    line = " ".join(text.encode(errors="replace").decode().split()).rstrip(":")
+    return line if len(line) <= _CHAIN_CHARS_MAX else f"{line[: _CHAIN_CHARS_MAX - 2]} …"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -178,8 +179,7 @@ def diagnose(
     machine without --model-url, and a model only suggests.
 
         penstock diagnose rank*.log
-        penstock diagnose good-run.log --learn pending.json
-        penstock diagnose --incidents incidents.db --close 17 --root-cause FluxError
+        penstock diagnose --incidents incidents.db --close 17
         penstock diagnose --accept pending.json --filters filters.json --rules rules.json
 
     Rules are data (docs/diagnosis.md). Exit codes: 0 a root cause was found, 1 none was (or, with
@@ -190,6 +190,7 @@ def diagnose(
     _check_modes(files or None, (evaluate, accept, closing), incidents)
     _check_follow(follow, learn, files, model_url)
     _check_effect(follow, alert_url_file, closing, {"--note": note, "--root-cause": root_cause})
+    _check_numbers({"--settle": settle, "--model-below": model_below})
     if accept is not None:
         return accept_learned(accept, filters or [], rules or [])
     known, routine = _rules(rules or [], filters or [], acme_rules, acme_filters)
@@ -204,8 +205,8 @@ def diagnose(
     elif follow:
         follow_logs(files or [], known, routine, settle, output)
     else:
-        asked = _model(model_url, model, model_key_file, model_below, model_deadline)
-        _diagnose(files or [], known, routine, asked, output)
+        asking = model_url, model, model_key_file, model_below, model_deadline
+        _diagnose(files or [], known, routine, _model(*asking), output)
 
 
 def _check_modes(
@@ -225,6 +226,13 @@ def _check_follow(
 ) -> None:
     if ((follow or learn) and not files) or (follow and (learn or model_url)):
         raise UsageError("--follow and --learn need logs; --follow neither learns nor asks a model")
+
+
+def _check_numbers(given: dict[str, float]) -> None:
+    """Refuses nan and inf, which no bound of an option keeps out."""
+    for name, value in given.items():
+        if not math.isfinite(value):
+            raise UsageError(f"{name} must be a finite number, not {value}")
 
 
 def _check_effect(

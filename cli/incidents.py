@@ -141,11 +141,15 @@ def _value(text: str) -> tuple[str, Any]:
     if not sign or not name:
         raise UsageError(f"--set must be NAME=JSON, not {text!r:.80}")
     try:
-        return name, jsonlib.loads(value)
+        return name, jsonlib.loads(value, parse_constant=_not_finite)
     except (ValueError, RecursionError):
         raise UsageError(
             f"--set {name}: {value!r:.80} is not JSON; a text needs quotes: '{name}=\"text\"'"
         ) from None
+
+
+def _not_finite(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON")  # Python's own reader takes it
 
 
 def _document(one: Incident) -> dict[str, Any]:

@@ -22,11 +22,13 @@ from ..security.access import Access
 from ..security.channels import open_channel
 from ..security.faults import Suspicion
 from ..security.settings import Security
+from . import crash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from ..timing import Timing
+    from .opened import OpenedJob
 
 logger = logging.getLogger(__name__)
 
@@ -285,15 +287,19 @@ class Control:
         )
         return reply
 
-    def close_client(self, job: str, client: str, *, leaving: bool = False) -> None:
+    def close_client(
+        self, job: OpenedJob, *, leaving: bool = False, step: int | None = None
+    ) -> None:
         """Tells the dispatcher that this client is done; tried once, for a short time.
 
         Args:
             job: its job.
-            client: its incarnation.
             leaving: it leaves its lanes to the other consumers of its group.
+            step: that the trainer is at, if it says so.
         """
-        request = control_pb2.CloseClientRequest(job=job, client=client, leaving=leaving)
+        request = control_pb2.CloseClientRequest(
+            job=job.job, client=job.client, leaving=leaving, crash=crash.told(), trainer_step=step
+        )
         failpoint("client.close.before_send")
         try:
             self.stub().CloseClient(
@@ -301,7 +307,7 @@ class Control:
             )
         except (grpc.RpcError, errors.RefusedError) as error:
             why = error.code().name if isinstance(error, grpc.RpcError) else error
-            logger.info("the dispatcher was not told that %s is done: %s", client, why)
+            logger.info("the dispatcher was not told that %s is done: %s", job.client, why)
 
     def close(self) -> None:
         """Closes the channel and ends every wait. Closing twice is fine."""

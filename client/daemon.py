@@ -54,6 +54,7 @@ class Daemon:
         self._arguments = tuple(arguments)
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
+        self._signalled = False
 
     def start(self) -> None:
         """Starts the process; `wait_ready` tells when it serves."""
@@ -107,12 +108,19 @@ class Daemon:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def last_exit(self) -> dict[str, str]:
+        """What its successor is told of its end, as variables; nothing of one that we wanted."""
+        code = 0 if self._signalled else self.exit_code
+        return {"PENSTOCK_LAST_EXIT": str(code)} if code else {}
+
+    @property
     def exit_code(self) -> int | None:
         """How the process ended, negative for a signal; None while it runs."""
         return None if self._process is None else self._process.poll()
 
     def send_signal(self, number: int) -> None:
         """Sends signal `number` to the process."""
+        self._signalled = True
         self._running().send_signal(number)
 
     def wait_ended(self, deadline_s: float) -> int:
@@ -134,6 +142,7 @@ class Daemon:
     def kill(self) -> None:
         """Ends the process with SIGKILL and reaps it."""
         process = self._running()
+        self._signalled = True
         process.kill()
         process.wait()
         self._close_pipes()

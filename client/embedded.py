@@ -141,9 +141,10 @@ class LocalCluster:
     ) -> Daemon:
         """Starts a new process with the arguments and address of `worker`, which must have ended.
 
-        The new one takes its place in `workers`. See `add_worker` for the arguments.
+        The new one takes its place in `workers`, and is told how it ended if nobody here ended it
+        (`penstock worker --last-exit`). See `add_worker` for the arguments.
         """
-        replacement = worker.successor(environment)
+        replacement = worker.successor({**worker.last_exit, **(environment or {})})
         replacement.address, replacement.worker_id = worker.address, ""
         self.workers[self.workers.index(worker)] = replacement
         replacement.start()

@@ -13,13 +13,13 @@ from collections import deque
 from threading import Condition, RLock
 from typing import TYPE_CHECKING
 
-from ..errors import JobFailedError, NotFoundError, PenstockError, RefusedError
+from ..errors import NotFoundError, PenstockError, RefusedError
 from ..proto import control_pb2
-from .epoch import EpochReader
+from .epoch import EpochReader, failure_of
 from .events import Done, Fail, Placed, Report
 from .history import History
 from .links import Links
-from .messages import frame_of, progress_of
+from .messages import frame_of, problems_of, progress_of
 from .resumed import ResumedCore
 from .starts import Start
 from .sync import Outgoing, SyncLoop
@@ -64,6 +64,7 @@ class Engine:
         leaving: at its end this client leaves its lanes to other consumers of its group.
         joining: how many processes wait to become consumers of the job's group.
         gone: the ranks of its group whose process is gone.
+        trainer_step: that the trainer is at, if it says so.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Engine:
         self.leaving = False
         self.joining = 0
         self.gone: tuple[int, ...] = ()
+        self.trainer_step: int | None = None
         self.history = History(job, start)
         self._control = control
         self._job = job
@@ -312,13 +314,10 @@ class Engine:
                 seen_version=self._version,
                 hold_ms=0 if urgent else int(self.timing.heartbeat_s * 1000),
                 epochs=[progress_of(reader) for reader in self._readers],
-                problems=[
-                    control_pb2.Problem(attempt=p.attempt, code=p.code, detail=p.detail)
-                    for reader in self._readers
-                    for p in reader.core.problems()
-                ],
+                problems=problems_of(self._readers),
                 failure=self._failure,
                 sequence=self._sequence,
+                trainer_step=self.trainer_step,
             )
             generation = self._generation
         _flush(links)
@@ -340,7 +339,7 @@ class Engine:
                 logger.warning("the dispatcher says: %s", notice)
             self.notices = notices
             if reply.failure:
-                self._set_error(JobFailedError(reply.failure))
+                self._set_error(failure_of(self._readers, reply.failure))
             readers = {(reader.stream, reader.epoch): reader for reader in self._readers}
             for progress in sent.request.epochs:
                 if (known := readers.get((progress.stream, progress.epoch))) is not None:
@@ -371,7 +370,7 @@ class Engine:
             self._readers.clear()
             self._links.close()
             self.changed.notify_all()
-        self._control.close_client(self._job.job, self._job.client, leaving=self.leaving)
+        self._control.close_client(self._job, leaving=self.leaving, step=self.trainer_step)
         self._control.close()
         if self._ledger is not None:
             self._ledger.close()

@@ -7,11 +7,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import RefusedError
+from ..errors import JobFailedError, RefusedError
 from ..failpoints import failpoint
 from .events import Delivery, EndOfEpoch, Wait
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..errors import PenstockError
     from ..proto.hashing import Digest
     from ..proto.position import StreamPosition
     from ..proto.spec import ComponentSpec
@@ -21,6 +24,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _ELEMENTS_MAX = 1 << 16
+
+
+def failure_of(readers: Iterable[EpochReader], why: str) -> PenstockError:
+    """The error of a job that has failed: of its own kind if a replay differed, as we told."""
+    different = next((r.core.different for r in readers if r.core.different is not None), None)
+    return JobFailedError(why) if different is None else type(different)(why)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..proto.position import Position
     from ..recovery.arbitration import Arbiter
     from ..recovery.policy import RecoveryPolicy
+    from ..recovery.steps import Step
 
 
 class ReaderSource:
@@ -33,12 +34,16 @@ class ReaderSource:
         reader: what delivers them.
         batches: what is iterated: the reader, or a dataset that was made of its own.
         batch: elements of the reader's that make one of them.
+
+    Attributes:
+        reader: what delivers them.
     """
 
     replays = True
 
     def __init__(self, reader: Reader, batches: Iterable[Any], batch: int) -> None:
-        self._reader, self._batches, self._batch = reader, batches, batch
+        self.reader = self._reader = reader
+        self._batches, self._batch = batches, batch
         #: For each epoch of the session: that of the job, and elements of it from former lives.
         self._begun: dict[int, tuple[int, int]] = {}
         self._committed: tuple[tuple[int, int], Position] | None = None
@@ -160,8 +165,10 @@ class InSituSession(Session):
         allow_patch: bool = False,
         arbiter: Arbiter | None = None,
     ) -> None:
+        source = _source(batches, reader, checked_consumed("batch", batch, 1))
+        self._served = source if isinstance(source, ReaderSource) else None
         super().__init__(
-            _source(batches, reader, checked_consumed("batch", batch, 1)),
+            source,
             policy,
             snapshot=snapshot,
             restore=restore,
@@ -170,6 +177,12 @@ class InSituSession(Session):
             operator=operator_for(incidents, settable, allow_patch),
             arbiter=arbiter,
         )
+
+    def begin(self, step: Step) -> None:
+        """See `recovery.steps.Steward`; the dispatcher is told which step it is."""
+        if self._served is not None:
+            self._served.reader.report_step(step.number)
+        super().begin(step)
 
 
 def _source(batches: Any, reader: Reader | None, batch: int) -> Any:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import PenstockError
+from ..errors import PenstockError, ReplayMismatchError, VerificationError
 from ..proto.hashing import DigestBuilder
 from .events import (
     GONE,
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from .events import Instruction, Placed, Taken
 
 DEFAULT_MEMORY_LIMIT = 256 << 20
+#: What an attempt is that has other bytes than it should have: some worker's fault, or the data's.
+DIFFERENT = (ReplayMismatchError, VerificationError)
 
 
 class EpochCore:
@@ -94,6 +96,8 @@ class EpochCore:
         self._ready: list[SplitState] = []
         self._digest = DigestBuilder()
         self._failed = False
+        #: The attempts that differ from what was received, as long as they are placed.
+        self._different: dict[int, PenstockError] = {}
 
     @property
     def digest(self) -> Digest:
@@ -130,6 +134,12 @@ class EpochCore:
             for state in self._placed.values()
             if state.problem is not None and state.problem[0] in REPORTED
         ]
+
+    @property
+    def different(self) -> PenstockError | None:
+        """How an attempt that is placed differs from what was received; None if none does."""
+        known = self._different.items()
+        return next((error for attempt, error in known if attempt in self._placed), None)
 
     def wants(self, attempt: int) -> bool:
         """Whether a frame about this attempt would be looked at."""
@@ -194,6 +204,8 @@ class EpochCore:
             return []
         try:
             state.compare(start, hashes)
+        except DIFFERENT as error:
+            return self._differs(attempt, error)
         except PenstockError as error:
             return self._fail(error)
         return []
@@ -205,8 +217,8 @@ class EpochCore:
             return []
         try:
             state.prove(digest)
-        except PenstockError as error:
-            return self._fail(error)
+        except DIFFERENT as error:
+            return self._differs(attempt, error)
         del self._placed[attempt]
         if not self._turns.is_current(state):
             self._ready.append(state)
@@ -239,6 +251,11 @@ class EpochCore:
         state.fetch = None
         self._trouble(state, MISMATCH, detail, out)
         return out
+
+    def _differs(self, attempt: int, error: PenstockError) -> list[Instruction]:
+        """An attempt has other bytes than those that were received: the dispatcher decides."""
+        self._different[attempt] = error
+        return self.corrupt(attempt, str(error))
 
     def abandon(self) -> list[Instruction]:
         """The epoch is given up: nothing is wanted any more."""
@@ -284,6 +301,7 @@ class EpochCore:
     def _forget(self, state: SplitState, out: list[Instruction]) -> None:
         """The placement of a split is over: whatever its attempt still sends is stale."""
         self._placed.pop(state.attempt, None)
+        self._different.pop(state.attempt, None)
         if state.fetch is not None:
             out.append(Release(state.worker, state.attempt))
         state.fetch = state.problem = None

@@ -286,6 +286,10 @@ class Reader:
         """Whether it may be restored: no dataset was made that declares its number of elements."""
         return self._resumable or not self._made_once
 
+    def report_step(self, step: int) -> None:
+        """Says at which step (>= 0) the trainer is, for `FailureInfo.trainer_step`."""
+        self._session.stepped(step)
+
     def record_skip(self, epoch: int, first: int, count: int, why: str) -> None:
         """Has the ledger, if there is one, say that the trainer left elements out.
 

@@ -17,6 +17,7 @@ from ..proto.position import Position
 from ..proto.seats import GroupPosition
 from ..security.access import Access
 from ..security.settings import Security
+from . import crash
 from .control import Control, parse_service
 from .engine import Engine
 from .ledger import Ledger, Life
@@ -140,6 +141,11 @@ class Session:
         )
         engine.committing(text, done=True)
 
+    def stepped(self, step: int) -> None:
+        """The trainer is at this step; the dispatcher is told with what it is told anyway."""
+        if self._engine is not None:
+            self._engine.trainer_step = step
+
     def record_skip(self, epoch: int, first: int, count: int, why: str) -> None:
         """Has the ledger, if there is one, say that the trainer left elements out."""
         if self._ledger is not None:
@@ -212,6 +218,7 @@ class Session:
             control.close()
             raise
         engine.start()
+        crash.watch()
         # At exit threads are joined, within a bound; a finaliser may not wait.
         atexit.register(engine.close)
         weakref.finalize(self, _drop, engine).atexit = False
@@ -244,7 +251,7 @@ class Session:
             try:
                 start = self._seated(reply, job, streams)
             except BaseException:
-                control.close_client(job.job, client)
+                control.close_client(job)
                 raise
         self._ledger = ledger_of(options, job, self._life(request, reply, job))
         return Engine(

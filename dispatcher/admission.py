@@ -15,13 +15,14 @@ from ..recovery.failover import FailureKind
 from . import caching, consumers, memory, positions, quarantine
 from .events import (
     ClientJoined,
+    ClientLeft,
     DatasetRegistered,
     JobClosed,
     JobOpened,
     WorkerLost,
     WorkerRegistered,
 )
-from .faults import trainer_faults, worker_faults
+from .faults import CHAIN_CHARS_MAX, CHAIN_MAX, explained, trainer_faults, worker_faults
 from .scheduler import promotions
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def owned_job(
     if job.client != client:
         raise taken_over(job, client)
     if not job.attached and not job.failure:
-        why = (endings or {}).get(job_id, "it left, or was silent for too long")
+        why = job.left or "it left, or was silent for too long"
         raise RefusedError(
             f"client {client} of job {job.label} has left it: {why}. Its epochs were given up;"
             " open the job again to go on from its next epoch"
@@ -200,6 +201,16 @@ def taken_over(job: Job, client: str) -> RefusedError:
         f"job {job.label} was taken over by client {job.client}; this client, {client},"
         " is an older one"
     )
+
+
+def close_events(job: Job, request: control_pb2.CloseClientRequest) -> list[Event]:
+    """What follows when a job's client says that it is done, or ends by an exception."""
+    reason, faults = consumers.LEFT if request.leaving else consumers.CLOSED, []
+    chain = tuple(text[:CHAIN_CHARS_MAX] for text in request.crash[:CHAIN_MAX])
+    if chain:
+        reason = f"its trainer crashed: {chain[0]}"
+        faults = trainer_faults(job, reason, chain, 1)  # as Python ends by an exception
+    return [*faults, ClientLeft(job.job, reason) if job.name else JobClosed(job.job, reason)]
 
 
 def _was_opened(state: State, job_id: str) -> bool:
@@ -228,8 +239,10 @@ def register_worker(state: State, request: control_pb2.RegisterWorkerRequest) ->
     out: list[Event] = []
     for worker in state.workers.values():
         if worker.address == request.address:
-            out += worker_faults(state, worker.worker, FailureKind.DEATH, reason)
+            ended = (FailureKind.DEATH, reason, request.last_exit)
+            out += worker_faults(state, worker.worker, *ended)
             out.append(WorkerLost(worker.worker, reason))
+    out = out or [*explained(state, request.address, request.last_exit)]
     again = [lost for lost in state.lost.values() if lost.incarnation == request.incarnation]
     for late in again:
         _check_is_newest(state, late)

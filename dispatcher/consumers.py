@@ -29,6 +29,8 @@ GroupEvent: TypeAlias = GroupFormed | ConsumerSeated
 
 #: How many jobs of former generations are remembered, to tell them why they are refused.
 FORMER_MAX = 256
+#: Why a client left that said so itself: it is done, or leaves its lanes to the others.
+CLOSED, LEFT = "its client closed it", "its client left its lanes to the others"
 
 
 def apply(state: State, event: GroupEvent) -> list[Job]:

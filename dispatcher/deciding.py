@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..failpoints import failpoint
 from ..recovery.extensions import default_answer, load_extension
 from ..recovery.failover import Budgets
-from . import failover
+from . import failover, fault_texts
 from .fault_events import FailoverDecided
 from .faults import info_of
 
@@ -65,6 +65,7 @@ class Deciding:
 
     Attributes:
         problems: what was wrong with extensions lately.
+        steps: by job, the step that its trainer has told of last.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Deciding:
         alerts: Alerts | None = None,
     ) -> None:
         self.problems: deque[str] = deque(maxlen=_PROBLEMS_MAX)
+        self.steps: dict[str, int] = {}
         self._state = state
         self._facts = facts
         self._offers = offers
@@ -94,6 +96,13 @@ class Deciding:
             self._reload(name)
         for number in self._state.failover.open:
             self.raised(number)
+
+    def stepped(self, job: str, request: Any) -> None:
+        """A trainer tells, with a request of its job, which step it is at, if it knows."""
+        if request.HasField("trainer_step"):
+            self.steps[job] = request.trainer_step
+            if len(self.steps) > 2 * len(self._state.jobs) + 64:
+                self.steps = {at: n for at, n in self.steps.items() if at in self._state.jobs}
 
     async def prepare(self, name: str) -> None:
         """Loads the extension of a job that is being opened.
@@ -114,7 +123,9 @@ class Deciding:
         """A fault is open: its extension is asked."""
         fault = self._state.failover.open[number]
         now_s, facts = time.monotonic(), self._facts
-        info = info_of(self._state, number, now_s, facts.progress, facts.heard_s, self._budgets)
+        moment = (now_s, facts.progress, facts.heard_s)
+        step = self.steps.get(fault.job)
+        info = info_of(self._state, number, *moment, self._budgets, step)
         job = self._state.jobs.get(fault.job)
         name = job.failover if job is not None and self._askers.has(job.failover) else ""
         loop = asyncio.get_running_loop()
@@ -160,7 +171,7 @@ class Deciding:
 
     def _tell(self, number: int, events: Sequence[Event], answer: Answer) -> None:
         """Calls a person, if a decision needs one."""
-        summary = failover.summary_of(self._state, number, events)
+        summary = fault_texts.summary_of(self._state, number, events)
         if not summary:
             return
         # Not at the head: most dispatchers never need it.
@@ -168,7 +179,7 @@ class Deciding:
 
         self._alerts = self._alerts or Alerts(None)
         fault, _ = self._state.failover.decided[number]
-        subject = failover.text_of(fault)
+        subject = fault_texts.text_of(fault)
         self._alerts.send(Alert(summary, subject, answer.diagnosis, needs_operator=True))
 
     def _keep_places(self, job_id: str) -> None:
@@ -186,7 +197,7 @@ class Deciding:
         """What an answer is waited for, in words."""
         return [
             f"the failover extension is asked about fault {number} for {now_s - since_s:.1f} s:"
-            f" {failover.text_of(self._state.failover.open[number])}"
+            f" {fault_texts.text_of(self._state.failover.open[number])}"
             for number, (since_s, _) in self._asked.items()
         ]
 
@@ -199,14 +210,14 @@ class Deciding:
             "deadline_s": self._askers.deadline_s,
             "faults": book.next_fault - 1,
             "open": [
-                {"fault": number, "job": fault.job, "text": failover.text_of(fault)}
+                {"fault": number, "job": fault.job, "text": fault_texts.text_of(fault)}
                 for number, fault in book.open.items()
             ],
             "decisions": [
                 {
                     "fault": number,
                     "job": fault.job,
-                    "text": failover.text_of(fault),
+                    "text": fault_texts.text_of(fault),
                     "strategy": made.strategy,
                     "asked": made.asked or None,
                     "source": made.source,

@@ -16,14 +16,21 @@ registers, until it is readmitted; a new process at its address is another worke
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import NotFoundError
 from ..recovery.strategy import FailoverStrategy
 from . import events as ev
 from . import quarantine
-from .fault_events import FailoverDecided, FaultRaised, JobFailoverSet, WorkerReadmitted
+from .fault_events import (
+    DeathExplained,
+    FailoverDecided,
+    FaultRaised,
+    JobFailoverSet,
+    WorkerReadmitted,
+)
+from .fault_texts import abortion_text, too_often
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +46,9 @@ NODE = FailoverStrategy.NODE_FAILOVER
 GLOBAL = FailoverStrategy.GLOBAL_FAILOVER
 ABORTION = FailoverStrategy.ABORTION_FAILOVER
 
-FailoverEvent: TypeAlias = FaultRaised | FailoverDecided | WorkerReadmitted | JobFailoverSet
+FailoverEvent: TypeAlias = (
+    FaultRaised | FailoverDecided | DeathExplained | WorkerReadmitted | JobFailoverSet
+)
 
 #: How many decisions are remembered.
 DECIDED_MAX = 64
@@ -112,6 +121,9 @@ def apply(state: State, event: FailoverEvent) -> set[str]:
             return set()
         case FailoverDecided():
             return _carry_out(state, event)
+        case DeathExplained():
+            _explain(book, event)
+            return set()
         case WorkerReadmitted(name):
             worker = state.workers.get(name)
             if worker is None or worker.incarnation not in book.retired:
@@ -123,6 +135,20 @@ def apply(state: State, event: FailoverEvent) -> set[str]:
                 raise ValueError(f"there is no job {job}")
             state.jobs[job].failover = extension
             return set()
+
+
+def _explain(book: FailoverBook, event: DeathExplained) -> None:
+    """Writes down with the faults of a worker's death how it ended."""
+
+    def ended(fault: FaultRaised) -> FaultRaised:
+        return replace(fault, exit_code=event.exit_code, signal=event.signal)
+
+    for number, fault in book.open.items():
+        if fault.incarnation == event.incarnation and not fault.attempt:
+            book.open[number] = ended(fault)
+    for number, (fault, made) in book.decided.items():
+        if fault.incarnation == event.incarnation and not fault.attempt:
+            book.decided[number] = ended(fault), made
 
 
 def job_events(job: Job, extension: str) -> list[Event]:
@@ -251,49 +277,6 @@ def _fail_jobs(state: State, fault: FaultRaised, event: FailoverDecided) -> set[
     return touched
 
 
-def text_of(fault: FaultRaised) -> str:
-    """What a fault is, in words."""
-    where = f"worker {fault.worker} ({fault.host}): " if fault.worker else ""
-    if fault.attempt:
-        where = (
-            f"split {fault.split} of epoch {fault.epoch}, stream {fault.stream}, attempt"
-            f" {fault.attempt} on {where}"
-        )
-    code = f"{fault.code}: " if fault.code else ""
-    return f"{fault.failure}: {where}{code}{fault.detail}"
-
-
-def summary_of(state: State, number: int, events: Iterable[Event]) -> str:
-    """What a person has to know of a decision that was just carried out; empty for nothing.
-
-    Args:
-        state: the state.
-        number: of the fault.
-        events: what `decide` made of the answer.
-    """
-    fault, made = state.failover.decided[number]
-    job = state.jobs.get(fault.job)
-    label = f"job {job.label}" if job else "every job"
-    parts = []
-    if made.strategy == ABORTION.value:
-        parts.append(f"{label} was failed by {made.source}")
-    parts += [
-        f"{label} has failed: {event.reason}" for event in events if isinstance(event, ev.JobFailed)
-    ]
-    if made.strategy == NODE.value:
-        parts.append(f"worker {fault.worker} at {fault.host} is retired")
-    if made.asked and made.asked != made.strategy:
-        parts.append(f"{made.asked} was not to be had for {label}: {made.reason}")
-    return "; ".join(parts)
-
-
-def abortion_text(fault: FaultRaised, event: FailoverDecided) -> str:
-    """Why a job was failed by a decision."""
-    return (
-        f"{text_of(fault)}; {event.strategy} was decided by {event.source} for fault {event.fault}"
-    )
-
-
 def budgets_of(state: State, fault: FaultRaised, budgets: Budgets) -> tuple[BudgetUse, ...]:
     """What was spent and is left for a fault."""
     book = state.failover
@@ -373,14 +356,3 @@ def _replacement(state: State, fault: FaultRaised, strategy: FailoverStrategy) -
         if other.standby and other.incarnation not in retired
     ]
     return [ev.WorkerPromoted(name) for name in standbys[:1]]
-
-
-def too_often(state: State, attempt: Attempt, code: str, detail: str) -> str:
-    """Why a job fails with the last attempt that it allows for a split."""
-    trials = "1 attempt" if attempt.trial == 1 else f"{attempt.trial} attempts"
-    worker = state.workers[attempt.worker]
-    return (
-        f"split {attempt.split} of epoch {attempt.epoch}, stream {attempt.stream},"
-        f" could not be produced in {trials}; the last one, on worker {worker.worker}"
-        f" ({worker.address}): {code}: {detail}"
-    )

@@ -11,7 +11,9 @@ class FaultRaised:
 
     Faults are numbered from 1 in the order of these records. `failure` is a `FailureKind`. What
     does not apply is empty or 0: an empty job stands for all of them. `made` is the number of the
-    element that failed if it is known (`exact`), else how many were made.
+    element that failed if it is known (`exact`), else how many were made. `exceptions` is the chain
+    of a pipeline's or a trainer's exception, the outermost first; `exit_code` (0: not known) and
+    `signal` (empty: none) say how a process ended. Version 1 had not these three.
     """
 
     failure: str
@@ -29,6 +31,9 @@ class FaultRaised:
     code: str
     detail: str
     fingerprint: str
+    exceptions: tuple[str, ...] = ()
+    exit_code: int = 0
+    signal: str = ""
 
     @property
     def epoch_key(self) -> tuple[str, int, int]:
@@ -50,6 +55,15 @@ class FailoverDecided:
     source: str
     reason: str
     root_cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeathExplained:
+    """How a worker's process ended that was lost: its successor's supervisor told it afterwards."""
+
+    incarnation: str
+    exit_code: int
+    signal: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +11,7 @@ from ..recovery.failover import LOG_LINES_MAX, Budgets, Decision, FailureInfo, F
 from ..recovery.fingerprints import fingerprint
 from ..recovery.strategy import FailoverStrategy
 from .failover import budgets_of, is_open
-from .fault_events import FaultRaised
+from .fault_events import DeathExplained, FaultRaised
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,6 +26,9 @@ STUCK = "STUCK"
 #: The code of one whose bytes are not what they should be.
 MISMATCH = "MISMATCH"
 EARLIER_MAX = 16
+#: Of a chain of exceptions: how many, and characters of each.
+CHAIN_MAX = 16
+CHAIN_CHARS_MAX = 500
 _KINDS = {STUCK: FailureKind.HANG, MISMATCH: FailureKind.HASH_MISMATCH}
 
 
@@ -37,6 +42,7 @@ class Failed:
         detail: what happened, in words.
         made: elements that were made before, or the number of the one that failed.
         exact: it is the number of the one that failed.
+        exceptions: what led to it, the outermost exception first.
     """
 
     attempt: int
@@ -44,6 +50,7 @@ class Failed:
     detail: str
     made: int = 0
     exact: bool = False
+    exceptions: tuple[str, ...] = ()
 
 
 def attempt_faults(state: State, failed: Iterable[Failed]) -> list[FaultRaised]:
@@ -71,12 +78,35 @@ def attempt_faults(state: State, failed: Iterable[Failed]) -> list[FaultRaised]:
             code=item.code,
             detail=item.detail,
             fingerprint=fingerprint(f"{kind.value} {item.code} {_without_split(item.detail)}"),
+            exceptions=item.exceptions,
         )
     return list(out.values())
 
 
-def worker_faults(state: State, name: str, kind: FailureKind, detail: str) -> list[FaultRaised]:
-    """The faults of a worker that is dead: one for each job that it worked for, at least one."""
+def ending(exit_code: int) -> tuple[int, str]:
+    """(exit code, signal) of what a supervisor says of a process; 0 and empty for not known.
+
+    As Python, shells and containers say it: a signal is negative, or 128 more.
+    """
+    number = -exit_code if exit_code < 0 else exit_code - 128
+    with contextlib.suppress(ValueError):
+        return max(0, exit_code), signal.Signals(number).name
+    return max(0, exit_code), ""
+
+
+def worker_faults(
+    state: State, name: str, kind: FailureKind, detail: str, exit_code: int = 0
+) -> list[FaultRaised]:
+    """The faults of a worker that is dead: one for each job that it worked for, at least one.
+
+    Args:
+        state: the state.
+        name: the worker's id.
+        kind: how its death was seen.
+        detail: the same, in words.
+        exit_code: how its process ended, if a supervisor has told; see `ending`.
+    """
+    code, ended_by = ending(exit_code)
     worker = state.workers[name]
     jobs = dict.fromkeys(state.attempts[number].job for number in worker.attempts)
     return [
@@ -96,16 +126,37 @@ def worker_faults(state: State, name: str, kind: FailureKind, detail: str) -> li
             code="",
             detail=detail,
             fingerprint=fingerprint(f"{kind.value} {detail}"),
+            exit_code=code,
+            signal=ended_by,
         )
         for job in jobs or ("",)
     ]
 
 
-def trainer_faults(job: Job, detail: str) -> list[FaultRaised]:
-    """The fault of a job whose trainer is gone; none for a job that ends with it."""
+def explained(state: State, address: str, exit_code: int) -> list[DeathExplained]:
+    """How the worker ended that was lost last at an address, if a supervisor tells it now."""
+    lost = [one for one in state.lost.values() if one.address == address]
+    if not exit_code or not lost:
+        return []
+    return [DeathExplained(lost[-1].incarnation, *ending(exit_code))]
+
+
+def trainer_faults(
+    job: Job, detail: str, exceptions: tuple[str, ...] = (), exit_code: int = 0
+) -> list[FaultRaised]:
+    """The fault of a job whose trainer is gone; none for a job that ends with it.
+
+    Args:
+        job: the job.
+        detail: what is known, in words.
+        exceptions: that ended it, the outermost first.
+        exit_code: that it ends with, if it has told; 0 if not.
+    """
     kind = FailureKind.TRAINER_CRASH.value
     empty = ("", "", "", 0, 0, 0, 0, 0, 0, False, "")
-    return [FaultRaised(kind, job.job, *empty, detail, fingerprint(kind))] if job.name else []
+    looks = fingerprint(f"{kind} {exceptions[0]}" if exceptions else kind)
+    more = (exceptions, exit_code)
+    return [FaultRaised(kind, job.job, *empty, detail, looks, *more)] if job.name else []
 
 
 def info_of(
@@ -115,6 +166,7 @@ def info_of(
     progress: Mapping[int, Progress],
     heard_s: Mapping[str, float],
     budgets: Budgets,
+    trainer_step: int | None = None,
 ) -> FailureInfo:
     """The record of an open fault.
 
@@ -125,21 +177,17 @@ def info_of(
         progress: how far each running attempt is.
         heard_s: when each worker and each job's client was heard of last, monotonic.
         budgets: how often a strategy may be used.
+        trainer_step: that the job's trainer has told of last.
     """
     fault = state.failover.open[number]
     job = state.jobs.get(fault.job)
     known = progress.get(fault.attempt)
     heard = heard_s.get(fault.worker or fault.job)
     since_s = known.since_s if known is not None else heard
-    earlier = [
-        _decision(at, *made)
-        for at, made in state.failover.decided.items()
-        if made[0].job == fault.job
-    ]
+    decided = state.failover.decided.items()
+    earlier = [_decision(at, *made) for at, made in decided if made[0].job == fault.job]
     running = fault.attempt > 0
     worker = state.workers.get(fault.worker)
-    epoch = state.epoch(fault.epoch_key) if running else None
-    split = epoch.splits.get(fault.split) if epoch is not None else None
     return FailureInfo(
         fault=number,
         kind=FailureKind(fault.failure),
@@ -158,8 +206,11 @@ def info_of(
         committed=job.position_at if job and job.position else None,
         code=fault.code,
         message=fault.detail,
-        exceptions=(_without_split(fault.detail),) if fault.failure == "exception" else (),
-        failed_on=split.failed_on if split is not None else (),
+        exceptions=_exceptions(fault),
+        exit_code=fault.exit_code or None,
+        signal=fault.signal or None,
+        trainer_step=trainer_step,
+        failed_on=_failed_on(state, fault),
         blamed=worker.blamed if worker and worker.incarnation == fault.incarnation else 0,
         log=tuple(fault.detail.splitlines()[-LOG_LINES_MAX:]),
         since_start_s=None if known is None else now_s - known.began_s,
@@ -168,6 +219,20 @@ def info_of(
         earlier=tuple(earlier[-EARLIER_MAX:]),
         budgets=budgets_of(state, fault, budgets),
     )
+
+
+def _failed_on(state: State, fault: FaultRaised) -> tuple[str, ...]:
+    """The workers on which the split of a fault has failed before in this epoch."""
+    epoch = state.epoch(fault.epoch_key) if fault.attempt else None
+    split = epoch.splits.get(fault.split) if epoch is not None else None
+    return split.failed_on if split is not None else ()
+
+
+def _exceptions(fault: FaultRaised) -> tuple[str, ...]:
+    """The chain; of a former version's record, or a worker that sends none, what the text says."""
+    if fault.exceptions or fault.failure != FailureKind.EXCEPTION.value:
+        return fault.exceptions
+    return (_without_split(fault.detail),)
 
 
 def _decision(number: int, fault: FaultRaised, decided: FailoverDecided) -> Decision:
@@ -180,6 +245,8 @@ def _decision(number: int, fault: FaultRaised, decided: FailoverDecided) -> Deci
         (fault.stream, fault.epoch, fault.split) if fault.attempt else None,
         decided.source,
         decided.reason,
+        fault.exit_code or None,
+        fault.signal or None,
     )
 
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from .engine import Engine
     from .records import Group, Job
 
-#: Why a client left that said so itself: it is done, or leaves its lanes to the others.
-CLOSED, LEFT = "its client closed it", "its client left its lanes to the others"
 #: Those who wait ask twice as often as anybody who is alive makes itself heard.
 _SETTLE = 2
 
@@ -38,8 +36,9 @@ class Gathering:
         timing = engine.timing
         self._gone_s = consumers.gone_after_s(timing)
         self._rendezvous = Rendezvous(self._gone_s, _SETTLE * timing.heartbeat_s)
-        #: When a group was formed of those who met, where that was in this term.
-        self._formed_s: dict[str, float] = {}
+        #: By group, the generation that was formed last of those who met, and when, if that was in
+        #: this term; generation 0 if it was for whoever opens its job first.
+        self._formed: dict[str, tuple[int, float]] = {}
 
     def as_job(self, request: control_pb2.OpenJobRequest) -> control_pb2.OpenJobRequest:
         """The request for a job; that of a consumer for its own, in a group that fits it."""
@@ -67,11 +66,12 @@ class Gathering:
         """Tells a consumer who waits to join its group, and who is gone from it."""
         for group in self._engine.state.groups.values():
             if job.job in group.jobs:
-                endings = [self._engine.endings.get(name) for name in group.jobs]
+                jobs = self._engine.state.jobs
+                endings = [jobs[name].left for name in group.jobs if name in jobs]
                 waiting = self._rendezvous.joining(group.group, time.monotonic())
                 # Nobody is to commit and meet for one who cannot be seated.
                 waiting = 0 if self._is_full(group) else waiting
-                reply.joining = waiting + endings.count(LEFT)
+                reply.joining = waiting + endings.count(consumers.LEFT)
                 reply.gone.extend(self._gone(group))
 
     def join(self, request: control_pb2.JoinGroupRequest) -> control_pb2.JoinGroupReply:
@@ -129,8 +129,8 @@ class Gathering:
     def _missing(self, name: str, group: Group | None, now_s: float) -> list[str]:
         """For whom or what those who ask for a seat wait, in words."""
         if group is None:
-            formed_s = self._formed_s.get(name)
-            if formed_s is not None and now_s < formed_s + self._engine.timing.client_timeout_s:
+            _, formed_s = self._formed.get(name, (0, float("-inf")))
+            if now_s < formed_s + self._engine.timing.client_timeout_s:
                 # Formed once more, it would have two consumers of one rank and generation.
                 return ["those who have seats to begin"]
         elif self._is_full(group):
@@ -145,7 +145,7 @@ class Gathering:
     def _form(self, name: str, group: Group | None) -> None:
         engine = self._engine
         self._rendezvous.forget([*engine.state.groups, name])
-        self._formed_s[name] = time.monotonic()
+        self._formed[name] = (0 if group is None else group.generation + 1), time.monotonic()
         if group is None:  # whoever opens its job first says what is read
             self._rendezvous.form(name, {}, 1, LANES_MAX)
             return
@@ -183,16 +183,18 @@ class Gathering:
 
     def _gone(self, group: Group) -> list[int]:
         """The ranks whose process is gone, and did not say that it is done."""
-        jobs, endings, now_s = self._engine.state.jobs, self._engine.endings, time.monotonic()
+        jobs, now_s = self._engine.state.jobs, time.monotonic()
         out = []
         for rank, name in enumerate(group.jobs):
             job = jobs.get(name)
             if job is None:  # it was seated, and should have come soon
-                formed_s = self._formed_s.get(group.group, now_s)
+                generation, formed_s = self._formed.get(group.group, (0, now_s))
+                if generation not in (0, group.generation):
+                    formed_s = now_s  # another formation, which says nothing of this one's seats
                 if now_s > formed_s + self._engine.timing.client_timeout_s:
                     out.append(rank)
                 continue
-            left = not job.attached and endings.get(name) not in (CLOSED, LEFT)
+            left = not job.attached and job.left not in (consumers.CLOSED, consumers.LEFT)
             if left or self._arrivals.broken_s(job, now_s) > self._gone_s:
                 out.append(rank)
         return out

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from . import events as ev
-from .failover import NORMAL, text_of
+from .failover import NORMAL
 from .fault_events import (
     ElementRetried,
     ElementSkipped,
@@ -17,6 +17,7 @@ from .fault_events import (
     WorkerLimited,
     WorkerReadmitted,
 )
+from .fault_texts import text_of
 
 if TYPE_CHECKING:
     from .events import Event
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 def log_event(state: State, event: Event) -> None:
     """Tells of an event that was just applied."""
     match event:
+        case ev.SplitDelivered() | ev.SplitsCached() | ev.AttemptAssigned():
+            logger.debug("%s", event)
         case ev.WorkerLost(worker, reason):
             logger.warning("worker %s is lost: %s", worker, reason)
         case ev.WorkerRegistered():
@@ -61,8 +64,6 @@ def log_event(state: State, event: Event) -> None:
             logger.info("%s", event)
         case WorkerReadmitted() | JobFailoverSet() | JobPolicySet() | ElementRetried():
             logger.info("%s", event)
-        case ev.SplitDelivered() | ev.SplitsCached() | ev.AttemptAssigned():
-            logger.debug("%s", event)
 
 
 def _log_decision(state: State, event: FailoverDecided) -> None:

@@ -18,7 +18,7 @@ from .events import (
     JobFailed,
     SplitDelivered,
 )
-from .faults import MISMATCH, Failed, attempt_faults
+from .faults import CHAIN_CHARS_MAX, CHAIN_MAX, MISMATCH, Failed, attempt_faults
 from .positions import resumed_event
 from .splitset import SplitSet
 
@@ -48,7 +48,8 @@ def worker_events(
             code, detail = _cut(held.code), _cut(held.detail)
             exact = held.HasField("element")
             made = held.element if exact else held.elements
-            found.append(Failed(held.attempt, code, detail, made, exact))
+            chain = tuple(text[:CHAIN_CHARS_MAX] for text in held.exceptions[:CHAIN_MAX])
+            found.append(Failed(held.attempt, code, detail, made, exact, chain))
     return [*attempt_faults(state, found)]
 
 

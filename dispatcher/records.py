@@ -169,6 +169,7 @@ class Job:
         failure: why the job cannot go on; empty while it can.
         on_bad: what is done about bad elements; see `quarantine`.
         max_bad: how many an epoch of a stream may lose.
+        left: why its client left; empty while it is there.
         bad: those that are left out, by (stream, epoch, split) and number.
         epochs: open epochs by (stream, epoch).
     """
@@ -192,6 +193,7 @@ class Job:
     failover: str = ""
     on_bad: str = "fail"
     max_bad: int = 0
+    left: str = ""
     bad: dict[tuple[int, int, int], dict[int, BadElement]] = field(default_factory=dict)
     epochs: dict[tuple[int, int], Epoch] = field(default_factory=dict)
 

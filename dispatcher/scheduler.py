@@ -167,8 +167,9 @@ def promotions(state: State, lost: Collection[str]) -> list[Event]:
 def late_promotion(state: State) -> list[Event]:
     """A standby that came after the last worker was lost: there is nobody else to do the work."""
     retired = state.failover.retired
-    vacant = any(not lost.standby for lost in state.lost.values()) or any(
-        not worker.standby and worker.incarnation in retired for worker in state.workers.values()
+    vacant = any(not lost.standby for lost in state.lost.values()) or (
+        bool(retired)  # else there is no need to look at a thousand workers
+        and any(not at.standby and at.incarnation in retired for at in state.workers.values())
     )
     if not vacant:
         return []
@@ -214,9 +215,13 @@ def slow_attempts(state: State, facts: Facts, patience_s: float) -> list[int]:
 def _standing_still(state: State, facts: Facts, timeout_s: float) -> list[tuple[int, float]]:
     """(attempt, since when) of those that had made nothing for `timeout_s` when last heard of."""
     out = []
+    # Nearly all have made something lately: of thousands that is all that is looked at.
+    latest_s = max(facts.heard_s.values(), default=float("-inf")) - timeout_s
     for number, progress in facts.progress.items():
+        if progress.since_s > latest_s or progress.waiting:
+            continue
         attempt = state.attempts.get(number)
-        if attempt is None or progress.waiting:
+        if attempt is None:
             continue
         if number in facts.produced.get(attempt.worker, ()):
             continue
@@ -236,6 +241,8 @@ def detours(state: State, facts: Facts, standing: Mapping[int, str]) -> list[Att
             worker is alive.
     """
     out: list[AttemptDropped] = []
+    if not standing:
+        return out
     live = {worker.worker for worker in state.workers.values() if takes_work(state, worker)}
     for number, why in standing.items():
         attempt = state.attempts.get(number)

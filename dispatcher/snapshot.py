@@ -6,7 +6,9 @@ msgpack map with its version, read as strictly as the journal's events.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import functools
+from operator import attrgetter
+from typing import Any
 
 import msgpack
 import xxhash
@@ -32,13 +34,11 @@ from .splitset import SplitSet
 from .state import State
 from .validate import validate
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-VERSION = 6
+VERSION = 7
 #: The versions that are read; 1 did not know who was replaced, worker or client, 2 no caches, 3 no
-#: positions, 4 neither faults nor groups of consumers nor rulings, and 5 no bad elements.
-_KNOWN = (1, 2, 3, 4, 5, 6)
+#: positions, 4 neither faults nor groups of consumers nor rulings, 5 no bad elements, and 6
+#: neither what led to faults nor why clients left.
+_KNOWN = (1, 2, 3, 4, 5, 6, 7)
 
 
 def digest(state: State) -> str:
@@ -56,7 +56,7 @@ def to_snapshot(state: State) -> bytes:
         "workers": [_row(worker, Worker, ("attempts",)) for worker in state.workers.values()],
         "lost": [_row(lost, LostWorker) for lost in state.lost.values()],
         "jobs": [_job_row(job) for job in state.jobs.values()],
-        "attempts": [_row(attempt, Attempt) for attempt in state.attempts.values()],
+        "attempts": [list(attempt) for attempt in state.attempts.values()],
         "stores": [
             [store, [[key, splits.to_bytes()] for key, splits in held.items()]]
             for store, held in state.stores.items()
@@ -149,13 +149,19 @@ def _failover_row(book: FailoverBook) -> list[Any]:
 def _failover(row: list[Any]) -> FailoverBook:
     next_fault, still_open, decided, spent, retired = row
     book = FailoverBook(next_fault)
-    book.open = {number: FaultRaised(*fault) for number, *fault in still_open}
+    book.open = {number: _fault(fault) for number, *fault in still_open}
     for fault, made in decided:
-        book.decided[made[0]] = FaultRaised(*fault), FailoverDecided(*made)
+        book.decided[made[0]] = _fault(fault), FailoverDecided(*made)
     for job, counts in spent:
         book.spent[job] = {(strategy, of): times for strategy, of, times in counts}
     book.retired = {incarnation: Retired(*who) for incarnation, *who in retired}
     return book
+
+
+def _fault(row: list[Any]) -> FaultRaised:
+    """A fault; one of a version before 7 has no exceptions."""
+    first, exceptions, rest = row[:15], row[15:16], row[16:]
+    return FaultRaised(*first, *map(tuple, exceptions), *rest)
 
 
 def _job_row(job: Job) -> list[Any]:
@@ -182,6 +188,7 @@ def _job(row: list[Any]) -> Job:
     row += [""] if len(row) == former + 5 else []  # version 4
     row += ["fail", 0, []] if len(row) == former + 6 else []  # version 5
     bad = row.pop()
+    row += [""] if len(row) == former + 8 else []  # version 6
     row[former], row[former + 3] = tuple(row[former]), tuple(row[former + 3])
     made = [Stream(dataset, at, over, tuple(last)) for dataset, at, over, last in streams]
     job = Job(**dict(zip(names, row, strict=True)), streams=made)
@@ -204,5 +211,11 @@ def _epoch_row(epoch: Epoch) -> list[Any]:
     return [epoch.key, splits, epoch.delivered.to_bytes(), epoch.count, epoch.total, kills]
 
 
-def _row(record: Any, kind: type[Any], without: Iterable[str] = ()) -> list[Any]:
-    return [getattr(record, name) for name in kind.__dataclass_fields__ if name not in without]
+def _row(record: Any, kind: Any, without: tuple[str, ...] = ()) -> list[Any]:
+    return list(_getter(kind, without)(record))
+
+
+@functools.cache
+def _getter(kind: Any, without: tuple[str, ...]) -> attrgetter[tuple[Any, ...]]:
+    """What gives the values of a kind's fields: there may be thousands of its records."""
+    return attrgetter(*(name for name in kind.__dataclass_fields__ if name not in without))

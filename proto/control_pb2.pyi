@@ -190,7 +190,7 @@ class Problem(_message.Message):
     def __init__(self, attempt: _Optional[int] = ..., code: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class SyncClientRequest(_message.Message):
-    __slots__ = ("job", "client", "term", "seen_version", "hold_ms", "epochs", "problems", "failure", "sequence")
+    __slots__ = ("job", "client", "term", "seen_version", "hold_ms", "epochs", "problems", "failure", "sequence", "trainer_step")
     JOB_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
@@ -200,6 +200,7 @@ class SyncClientRequest(_message.Message):
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    TRAINER_STEP_FIELD_NUMBER: _ClassVar[int]
     job: str
     client: str
     term: int
@@ -209,7 +210,8 @@ class SyncClientRequest(_message.Message):
     problems: _containers.RepeatedCompositeFieldContainer[Problem]
     failure: str
     sequence: int
-    def __init__(self, job: _Optional[str] = ..., client: _Optional[str] = ..., term: _Optional[int] = ..., seen_version: _Optional[int] = ..., hold_ms: _Optional[int] = ..., epochs: _Optional[_Iterable[_Union[EpochProgress, _Mapping]]] = ..., problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., failure: _Optional[str] = ..., sequence: _Optional[int] = ...) -> None: ...
+    trainer_step: int
+    def __init__(self, job: _Optional[str] = ..., client: _Optional[str] = ..., term: _Optional[int] = ..., seen_version: _Optional[int] = ..., hold_ms: _Optional[int] = ..., epochs: _Optional[_Iterable[_Union[EpochProgress, _Mapping]]] = ..., problems: _Optional[_Iterable[_Union[Problem, _Mapping]]] = ..., failure: _Optional[str] = ..., sequence: _Optional[int] = ..., trainer_step: _Optional[int] = ...) -> None: ...
 
 class Placement(_message.Message):
     __slots__ = ("split", "attempt", "worker", "address", "unix_path", "host_id")
@@ -358,14 +360,18 @@ class GetPositionReply(_message.Message):
     def __init__(self, term: _Optional[int] = ..., position: _Optional[str] = ...) -> None: ...
 
 class CloseClientRequest(_message.Message):
-    __slots__ = ("job", "client", "leaving")
+    __slots__ = ("job", "client", "leaving", "crash", "trainer_step")
     JOB_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     LEAVING_FIELD_NUMBER: _ClassVar[int]
+    CRASH_FIELD_NUMBER: _ClassVar[int]
+    TRAINER_STEP_FIELD_NUMBER: _ClassVar[int]
     job: str
     client: str
     leaving: bool
-    def __init__(self, job: _Optional[str] = ..., client: _Optional[str] = ..., leaving: _Optional[bool] = ...) -> None: ...
+    crash: _containers.RepeatedScalarFieldContainer[str]
+    trainer_step: int
+    def __init__(self, job: _Optional[str] = ..., client: _Optional[str] = ..., leaving: _Optional[bool] = ..., crash: _Optional[_Iterable[str]] = ..., trainer_step: _Optional[int] = ...) -> None: ...
 
 class CloseClientReply(_message.Message):
     __slots__ = ("term",)
@@ -428,7 +434,7 @@ class KilledSplit(_message.Message):
     def __init__(self, job: _Optional[str] = ..., stream: _Optional[int] = ..., epoch: _Optional[int] = ..., split: _Optional[int] = ..., elements: _Optional[int] = ..., exact: _Optional[bool] = ...) -> None: ...
 
 class RegisterWorkerRequest(_message.Message):
-    __slots__ = ("protocol_version", "incarnation", "address", "unix_path", "host_id", "slots", "standby", "tensorflow_version", "pid", "checkpoints", "store", "cache_limit", "cached", "limited", "killed")
+    __slots__ = ("protocol_version", "incarnation", "address", "unix_path", "host_id", "slots", "standby", "tensorflow_version", "pid", "checkpoints", "store", "cache_limit", "cached", "limited", "killed", "last_exit")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -444,6 +450,7 @@ class RegisterWorkerRequest(_message.Message):
     CACHED_FIELD_NUMBER: _ClassVar[int]
     LIMITED_FIELD_NUMBER: _ClassVar[int]
     KILLED_FIELD_NUMBER: _ClassVar[int]
+    LAST_EXIT_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     incarnation: str
     address: str
@@ -459,7 +466,8 @@ class RegisterWorkerRequest(_message.Message):
     cached: _containers.RepeatedCompositeFieldContainer[CachedSplits]
     limited: str
     killed: _containers.RepeatedCompositeFieldContainer[KilledSplit]
-    def __init__(self, protocol_version: _Optional[int] = ..., incarnation: _Optional[str] = ..., address: _Optional[str] = ..., unix_path: _Optional[str] = ..., host_id: _Optional[str] = ..., slots: _Optional[int] = ..., standby: _Optional[bool] = ..., tensorflow_version: _Optional[str] = ..., pid: _Optional[int] = ..., checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ..., store: _Optional[str] = ..., cache_limit: _Optional[int] = ..., cached: _Optional[_Iterable[_Union[CachedSplits, _Mapping]]] = ..., limited: _Optional[str] = ..., killed: _Optional[_Iterable[_Union[KilledSplit, _Mapping]]] = ...) -> None: ...
+    last_exit: int
+    def __init__(self, protocol_version: _Optional[int] = ..., incarnation: _Optional[str] = ..., address: _Optional[str] = ..., unix_path: _Optional[str] = ..., host_id: _Optional[str] = ..., slots: _Optional[int] = ..., standby: _Optional[bool] = ..., tensorflow_version: _Optional[str] = ..., pid: _Optional[int] = ..., checkpoints: _Optional[_Iterable[_Union[Checkpoint, _Mapping]]] = ..., store: _Optional[str] = ..., cache_limit: _Optional[int] = ..., cached: _Optional[_Iterable[_Union[CachedSplits, _Mapping]]] = ..., limited: _Optional[str] = ..., killed: _Optional[_Iterable[_Union[KilledSplit, _Mapping]]] = ..., last_exit: _Optional[int] = ...) -> None: ...
 
 class RegisterWorkerReply(_message.Message):
     __slots__ = ("term", "worker", "heartbeat_ms", "wanted")
@@ -474,7 +482,7 @@ class RegisterWorkerReply(_message.Message):
     def __init__(self, term: _Optional[int] = ..., worker: _Optional[str] = ..., heartbeat_ms: _Optional[int] = ..., wanted: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class HeldAttempt(_message.Message):
-    __slots__ = ("attempt", "state", "elements", "code", "detail", "restored", "recomputed", "waiting", "element")
+    __slots__ = ("attempt", "state", "elements", "code", "detail", "restored", "recomputed", "waiting", "element", "exceptions")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         RUNNING: _ClassVar[HeldAttempt.State]
@@ -492,6 +500,7 @@ class HeldAttempt(_message.Message):
     RECOMPUTED_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
     ELEMENT_FIELD_NUMBER: _ClassVar[int]
+    EXCEPTIONS_FIELD_NUMBER: _ClassVar[int]
     attempt: int
     state: HeldAttempt.State
     elements: int
@@ -501,7 +510,8 @@ class HeldAttempt(_message.Message):
     recomputed: int
     waiting: bool
     element: int
-    def __init__(self, attempt: _Optional[int] = ..., state: _Optional[_Union[HeldAttempt.State, str]] = ..., elements: _Optional[int] = ..., code: _Optional[str] = ..., detail: _Optional[str] = ..., restored: _Optional[int] = ..., recomputed: _Optional[int] = ..., waiting: _Optional[bool] = ..., element: _Optional[int] = ...) -> None: ...
+    exceptions: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, attempt: _Optional[int] = ..., state: _Optional[_Union[HeldAttempt.State, str]] = ..., elements: _Optional[int] = ..., code: _Optional[str] = ..., detail: _Optional[str] = ..., restored: _Optional[int] = ..., recomputed: _Optional[int] = ..., waiting: _Optional[bool] = ..., element: _Optional[int] = ..., exceptions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SyncWorkerRequest(_message.Message):
     __slots__ = ("worker", "incarnation", "term", "seen_version", "hold_ms", "held", "leaving", "cached", "uncached", "measures", "read")

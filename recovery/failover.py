@@ -60,6 +60,7 @@ class Decision:
         split: (stream, epoch, split) of the attempt; None for none.
         source: the extension that decided.
         reason: why something else was done than it answered; "" if that was done.
+        exit_code, signal: how the process ended, if that was told later, too.
     """
 
     fault: int
@@ -70,6 +71,8 @@ class Decision:
     split: tuple[int, int, int] | None
     source: str
     reason: str
+    exit_code: int | None = None
+    signal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +139,15 @@ class FailureInfo:
         stream, epoch, split: what the attempt was to make.
         element: the index in the split of the element that failed, if it is known exactly.
         elements_made: how many elements the attempt had made before.
-        trainer_step: the trainer's step.
+        trainer_step: the step that the trainer was at when it was heard of last, if it says so.
         committed: (epoch, elements) of the position that the trainer committed last.
         code: penstock's word for the failure, such as "PIPELINE" or "STUCK".
         failed_on: workers on which the split has failed before in this epoch.
         blamed: how many splits failed on the worker and were made by others, since it made one.
         message: what happened, in words.
-        exceptions: the chain of exceptions, each `Type: message`, the one that was seen first.
+        exceptions: the chain, each `Type: message`, the outermost first: each came from the next.
         log: the last lines that tell of it, at most 50.
-        exit_code, signal: how the process ended.
+        exit_code, signal: how the process ended, as far as somebody has told by now.
         since_start_s: seconds since the attempt was given out.
         since_progress_s: seconds since it made an element last, or the peer was heard of.
         at_unix_s: when the record was made, in seconds since 1970.

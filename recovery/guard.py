@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .arbitration import Arbiter, Ruling
 
 _logger = logging.getLogger("penstock.in_situ")
+#: Of how many steps the rounds are kept; the dispatcher keeps fewer.
+_ROUNDS_MAX = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,12 @@ class Operator(Protocol):
         """Ends a wait, from another thread, as if its time were over."""
 
 
+class _Answer(threading.local):
+    """Whether the operator has answered about the step that this thread is at."""
+
+    pending = False
+
+
 class Guard:
     """Decides about the faults of one session.
 
@@ -81,7 +89,8 @@ class Guard:
 
     Attributes:
         policy: the policy.
-        history: what was decided so far.
+        history: what was decided so far; at most as many as the policy answers, the last one being
+            the latest.
 
     Raises:
         UsageError: the policy is none.
@@ -98,6 +107,7 @@ class Guard:
             raise UsageError(f"policy must be a RecoveryPolicy, not {policy!r:.80}")
         self.policy = policy or RecoveryPolicy()
         self.history: list[Handled] = []
+        self._counts: collections.Counter[str] = collections.Counter()
         self._operator = operator
         self._draw = draw or random.Random()
         self._arbiter = arbiter
@@ -105,7 +115,7 @@ class Guard:
         self._rounds: dict[int, int] = {}
         self._closing = threading.Event()
         self._lock = threading.Lock()
-        self._asked = False
+        self._answer = _Answer()
 
     @property
     def operator(self) -> bool:
@@ -147,7 +157,7 @@ class Guard:
         with self._lock:
             decision = decide(self.policy, fault, self.history, means, self._draw.random())
             past = tuple(self.history)
-            self.history.append(Handled(step, fault.fingerprint, decision.rule, decision.action))
+            self._note(Handled(step, fault.fingerprint, decision.rule, decision.action))
         _tell(fault, decision)
         scene = Scene(fault, means, past, position, batch, self.policy, decision.reason)
         # Whoever interrupts this process does not ask the others.
@@ -175,8 +185,8 @@ class Guard:
 
     def settle(self, *, succeeded: bool) -> None:
         """Says what became of the operator's last answer, if there was one."""
-        if self._asked and self._operator is not None:
-            self._asked = False
+        if self._answer.pending and self._operator is not None:
+            self._answer.pending = False
             self._operator.settled(succeeded=succeeded)
 
     def restored(self, step: int) -> None:
@@ -187,7 +197,17 @@ class Guard:
     def counts(self) -> Mapping[str, int]:
         """How often each action was decided."""
         with self._lock:
-            return collections.Counter(past.action.value for past in self.history)
+            return collections.Counter(self._counts)
+
+    def _note(self, handled: Handled) -> None:
+        """Puts a decision on record; when there may be no more, in the place of the last one.
+
+        All after that are exhausted, whatever the history says of the others.
+        """
+        self._counts[handled.action.value] += 1
+        if len(self.history) >= max(1, self.policy.overall):
+            self.history.pop()
+        self.history.append(handled)
 
     def close(self) -> None:
         """Ends a pause, and a wait for an operator. Closing twice is fine."""
@@ -201,7 +221,10 @@ class Guard:
         """What all ranks do, given what this one would."""
         fault = scene.fault
         step, round, fingerprint = fault.step, self._rounds.get(fault.step, 0), fault.fingerprint
+        self._rounds.pop(step, None)  # the latest is the last
         self._rounds[step] = round + 1
+        for old in list(self._rounds)[:-_ROUNDS_MAX]:
+            del self._rounds[old]
         ruling: Ruling | None = arbiter.rule(step, round, fingerprint, own.action)
         if ruling is not None and ruling.action is Action.WAIT:
             self._rounds[step] = round + 2
@@ -228,7 +251,7 @@ class Guard:
         except OSError:
             _logger.exception("no operator can be asked about step %d", scene.fault.step)
             answer = None
-        self._asked = True
+        self._answer.pending = True
         if answer is None:
             return timed_out(self.policy, scene.fault, scene.means)
         return Decision(answer, -1, 0.0, "by the operator")

@@ -74,6 +74,7 @@ class _Calls:
         forget(error)
         if step.stage is Stage.COMMITTED and self._restore is None:
             step.over = True
+            self._guard.settle(succeeded=True)
             return True
         if self._restore is not None:
             try:
@@ -87,6 +88,7 @@ class _Calls:
             if self._quarantine is not None:
                 about = {"error": summary, "attempts": step.attempt}
                 self._quarantine.store(step.number, step.batch, about)
+            self._guard.settle(succeeded=True)
         return True
 
 

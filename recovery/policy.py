@@ -93,7 +93,7 @@ def _is_predicate(value: object) -> bool:
     return callable(value) and not isinstance(value, type)
 
 
-def _check_count(name: str, value: object, least: int) -> None:
+def check_count(name: str, value: object, least: int) -> None:
     if type(value) is not int or not least <= value <= _COUNT_MAX:
         raise UsageError(
             f"{name} must be a whole number from {least} to {_COUNT_MAX}, not {value!r:.80}"
@@ -176,7 +176,7 @@ class RecoveryRule:
                 f" exception, not {self.errors!r:.80}"
             )
         object.__setattr__(self, "action", checked_action("action", self.action))
-        _check_count("attempts", self.attempts, 1)
+        check_count("attempts", self.attempts, 1)
         if not isinstance(self.backoff, Backoff):
             raise UsageError(f"backoff must be a Backoff, not {self.backoff!r:.80}")
 
@@ -236,8 +236,8 @@ class RecoveryPolicy:
         ):
             raise UsageError(f"rules must be a tuple of RecoveryRules, not {self.rules!r:.80}")
         object.__setattr__(self, "rules", tuple(self.rules))
-        _check_count("per_fingerprint", self.per_fingerprint, 0)
-        _check_count("overall", self.overall, 0)
+        check_count("per_fingerprint", self.per_fingerprint, 0)
+        check_count("overall", self.overall, 0)
         # What could go on for ever by itself is not among them.
         for name, accepted in (
             ("exhausted", (Action.WAIT, Action.RESTART, Action.ABORT)),

@@ -23,7 +23,7 @@ from ..errors import InSituError, ReplayMismatchError, RestartNeededError, Usage
 from .batches import differences, hashes_of
 from .decisions import Means, Stage
 from .guard import Guard
-from .policy import Action
+from .policy import Action, check_count
 from .quarantine import Quarantine
 from .report import SessionReport, Skipped
 from .sources import source_of
@@ -118,10 +118,11 @@ class Session:
             epochs: iterations of the source. A rewind does not go back beyond the first of them.
 
         Raises:
-            UsageError: a step was not attempted.
+            UsageError: a step was not attempted, or `epochs` is no number >= 0.
             InSituError: the data cannot go on after a fault of its iterator.
             RestartNeededError: the policy or the operator wants the process to be started again.
         """
+        check_count("epochs", epochs, 0)
         self._first_epoch = self._place.epoch
         last = self._first_epoch + epochs
         while self._place.epoch < last:

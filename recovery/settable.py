@@ -202,6 +202,8 @@ def _converted(name: str, now: Any, value: Any) -> Any:
             made = np.asarray(value, array.dtype)
         except (TypeError, ValueError, OverflowError) as error:
             raise UsageError(f"{name}: {error}") from None
+        if made.dtype.kind in "fc" and not np.isfinite(made).all():
+            raise UsageError(f"{name} must be finite, not {value!r:.80}")
         if made.shape == array.shape:
             return made
     raise UsageError(f"{name} must be {kind or 'left alone'}, not {value!r:.80}")

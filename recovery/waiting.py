@@ -35,6 +35,24 @@ _SET_MAX = 64
 _FLUSH_S = 5.0
 
 
+class _Pending(threading.local):
+    """What a thread has asked, and of which it is not known yet what it led to.
+
+    Attributes:
+        directory: of the incident; None if nothing is pending.
+        outcome: what was answered.
+        patch: what was patched.
+        set: the step, and what was set in answers to its faults.
+    """
+
+    directory: Path | None = None
+    patch: Patch | None = None
+
+    def __init__(self) -> None:
+        self.outcome: dict[str, Any] = {}
+        self.set: tuple[int, list[Change]] = (-1, [])
+
+
 class IncidentOperator:
     """Asks a person; see `guard.Operator`.
 
@@ -59,14 +77,11 @@ class IncidentOperator:
         self._root = checked_root(root)
         self._settable = checked_settable(settable)
         self._alerts = alerts or Alerts(url_of())
-        self._directory: Path | None = None
-        self._outcome: dict[str, Any] = {}
+        self._pending = _Pending()
         self._socket: ControlSocket | None = None
-        self._set: tuple[int, list[Change]] = (-1, [])
         if not isinstance(allow_patch, bool):
             raise UsageError(f"allow_patch must be True or False, not {allow_patch!r:.80}")
         self._allow_patch = allow_patch
-        self._patch: Patch | None = None
         self._asking = threading.Lock()
         self._closed = False
 
@@ -109,37 +124,39 @@ class IncidentOperator:
             if not self._closed:  # since the question was begun
                 self._socket.serve(answer, began_s + timeout_s)
         self._socket = None
-        self._directory = directory
-        self._outcome = {
+        self._pending.directory = directory
+        self._pending.outcome = {
             "action": chosen[0].value if chosen else scene.policy.operator_default.value,
             "by": "operator" if chosen else "default",
             "waited_s": round(time.monotonic() - began_s, 3),
-            "patched": list(self._patch.names) if self._patch is not None else [],
+            "patched": list(self._pending.patch.names) if self._pending.patch is not None else [],
         }
         self._conclude(directory)
         return chosen[0] if chosen else None
 
     def tell(self, error: BaseException, scene: Scene, action: Action) -> None:
         """The training ends because of this: keeps a report, and tells people."""
-        if self._directory is None:
-            _, self._directory = self._incident(error, scene)
-            self._outcome = {"action": action.value, "by": "policy"}
+        if self._pending.directory is None:
+            _, self._pending.directory = self._incident(error, scene)
+            self._pending.outcome = {"action": action.value, "by": "policy"}
         what = "restarts" if action is Action.RESTART else "ends"
-        self._alert(f"step {scene.fault.step} failed and the training {what}", self._directory)
-        self._conclude(self._directory, f"the training {what}")
-        self._directory = None
+        self._alert(
+            f"step {scene.fault.step} failed and the training {what}", self._pending.directory
+        )
+        self._conclude(self._pending.directory, f"the training {what}")
+        self._pending.directory = None
         self._alerts.flush(_FLUSH_S)
 
     def settled(self, *, succeeded: bool) -> None:
         """What the answer led to; a patch that did not help is taken back."""
-        patch, self._patch = self._patch, None
+        patch, self._pending.patch = self._pending.patch, None
         if patch is not None and not succeeded:
             patch.revert()
             _logger.warning("the patch of %s did not help: reverted", ", ".join(patch.names))
-        if self._directory is not None:
+        if self._pending.directory is not None:
             result = "the training went on" if succeeded else "the step failed again"
-            self._conclude(self._directory, result)
-            self._directory = None
+            self._conclude(self._pending.directory, result)
+            self._pending.directory = None
 
     def repeat(self, step: int) -> None:
         """Sets again what was set in answers to faults of this step: its state was restored.
@@ -147,8 +164,8 @@ class IncidentOperator:
         Raises:
             UsageError: the program's object refuses it now.
         """
-        if self._set[0] == step:
-            apply_all(self._set[1])
+        if self._pending.set[0] == step:
+            apply_all(self._pending.set[1])
 
     def close(self) -> None:
         """Ends a wait, from another thread, as if its time were over; nobody is asked any more."""
@@ -168,7 +185,7 @@ class IncidentOperator:
     def _conclude(self, directory: Path, result: str = "") -> None:
         """Writes what became of it; a full disk changes nothing of that."""
         try:
-            conclude(directory, {**self._outcome, "result": result})
+            conclude(directory, {**self._pending.outcome, "result": result})
         except OSError:
             _logger.exception("the outcome of incident %s cannot be written", directory.name)
 
@@ -199,16 +216,19 @@ class IncidentOperator:
         if refusal:
             raise UsageError(f"no {action.value} now: {refusal}")
         todo = changes(self._settable, wanted)
-        self._patch = self._patched(request.get("patch"), directory)
+        self._pending.patch = self._patched(request.get("patch"), directory)
         try:
             apply_all(todo)
         except BaseException:
-            if self._patch is not None:
-                self._patch.revert()
-                self._patch = None
+            if self._pending.patch is not None:
+                self._pending.patch.revert()
+                self._pending.patch = None
             raise
-        step, before = self._set
-        self._set = (scene.fault.step, [*(before if step == scene.fault.step else []), *todo])
+        step, before = self._pending.set
+        self._pending.set = (
+            scene.fault.step,
+            [*(before if step == scene.fault.step else []), *todo],
+        )
         return action
 
     def _patched(self, path: object, directory: Path) -> Patch | None:

@@ -55,6 +55,7 @@ class Identity:
     pid: int
     limited: str = ""
     killed: tuple[Doing, ...] = ()
+    last_exit: int = 0
 
 
 class Attempts(Protocol):
@@ -214,6 +215,7 @@ class Agent:
             tensorflow_version=me.tensorflow_version,
             pid=me.pid,
             limited=me.limited,
+            last_exit=me.last_exit,
             killed=[control_pb2.KilledSplit(**asdict(doing)) for doing in me.killed],
             checkpoints=[
                 control_pb2.Checkpoint(
@@ -279,6 +281,7 @@ class Agent:
                     recomputed=held.recomputed,
                     waiting=held.waiting,
                     element=held.element,
+                    exceptions=held.exceptions,
                 )
                 for held in self._attempts.held()
             ],

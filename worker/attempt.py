@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .buffer import Buffer
-from .messages import Held, SendChunk, SendEnd, SendHashes, State
+from .messages import Held, SendChunk, SendEnd, SendHashes, State, Wake
 
 if TYPE_CHECKING:
     from ..proto.hashing import Digest
@@ -51,6 +51,8 @@ class Attempt:
     detail: str = ""
     #: The one that raised, where that is known exactly.
     element: int | None = None
+    #: What led to the failure, the outermost exception first.
+    exceptions: tuple[str, ...] = ()
     fetch: Fetch | None = None
     #: The client does not want it any more; it is listed until the dispatcher knows, too.
     released: bool = False
@@ -132,7 +134,12 @@ class Attempt:
             recomputed=self.recomputed,
             waiting=self.waiting,
             element=self.element,
+            exceptions=self.exceptions,
         )
+
+    def wake(self) -> list[Wake]:
+        """The instruction that there may be something to send of it, if somebody fetches it."""
+        return [] if self.fetch is None else [Wake(self.fetch.connection)]
 
     @property
     def choosing(self) -> bool:

@@ -12,8 +12,11 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from ..errors import exception_chain
 from ..failpoints import failpoint
 from .messages import (
+    PIPELINE,
+    AttemptError,
     CursorKnown,
     Forget,
     Report,
@@ -160,11 +163,15 @@ class Exchange:
             self._space.pop(run, None)
             self._do(self._book.ended(run, digest))
 
-    def fail(self, run: int, code: str, detail: str, element: int | None = None) -> None:
+    def fail(self, run: int, error: Exception) -> None:
         """A run has failed for good."""
+        code, element, chain = PIPELINE, None, exception_chain(error)
+        if isinstance(error, AttemptError):
+            code, element = error.code, error.element
+            chain = chain[1:] or chain  # it came from what the pipeline raised
         with self._lock:
             self._space.pop(run, None)
-            self._do(self._book.failed(run, code, detail, element))
+            self._do(self._book.failed(run, code, str(error), element, *chain))
 
     # The connections' side.
 

@@ -175,6 +175,7 @@ class Held:
     recomputed: int = 0
     waiting: bool = False
     element: int | None = None
+    exceptions: tuple[str, ...] = ()
 
 
 # Instructions: what the threads have to do after an event.

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from ..failpoints import failpoint
-from .messages import PIPELINE, AttemptError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,8 +48,8 @@ class Sink(Protocol):
     def end(self, run: int, digest: Digest) -> None:
         """Everything is made."""
 
-    def fail(self, run: int, code: str, detail: str, element: int | None = None) -> None:
-        """It cannot be made; `element` raised, if that is known exactly."""
+    def fail(self, run: int, error: Exception) -> None:
+        """It cannot be made; an `AttemptError` says which element raised, if that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +186,7 @@ class Producers:
                 logger.info("%s: stopped", assignment)
             else:
                 logger.warning("%s: failed: %s", assignment, error)
-                if isinstance(error, AttemptError):
-                    sink.fail(run, error.code, str(error), error.element)
-                else:
-                    sink.fail(run, PIPELINE, str(error))
+                sink.fail(run, error)
         else:
             if digest is None:
                 logger.info("%s: stopped", assignment)

@@ -184,6 +184,7 @@ class Worker:
             pid=os.getpid(),
             limited=limits.reason,
             killed=former.doing if limits.deaths > former.deaths else (),
+            last_exit=options.last_exit,
         )
         self.agent = Agent(
             self._link, identity, self._exchange, timing, on_change, self._keeper, self._cache

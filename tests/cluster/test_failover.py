@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +14,13 @@ import tensorflow as tf
 
 import penstock
 from penstock import errors
+from penstock.client.status import fetch_status
 
 from .conftest import ClusterMaker
 from .waiting import wait_until, worker_of
 
 ANSWERS = "penstock.tests.cluster.failover_answers::ByName"
+TELLING = "penstock.tests.cluster.failover_answers::Telling"
 COUNT = 400
 
 
@@ -96,6 +101,104 @@ def test_a_worker_that_died_of_memory_is_taken_back_with_less(
     assert (
         "exit code 137): 4 slots instead of 8, 32 MiB of buffers instead of 64" in entry["limited"]
     )
+
+
+def read_while_a_file_changes(cluster: penstock.LocalCluster, path: Path, **more: str) -> list[int]:
+    """One epoch of one split of numbers that depend on a file, whose content changes before the
+    worker that has it is killed: what it has delivered is not made again as it was."""
+    path.write_text("here")
+    records = path.with_suffix(".tfrecord")
+    with tf.io.TFRecordWriter(str(records)) as writer:
+        for number in range(COUNT):
+            writer.write(str(number))
+
+    def element(record: tf.Tensor) -> tf.Tensor:
+        changed = tf.strings.length(tf.io.read_file(str(path))) - 4
+        return tf.fill([1000], tf.strings.to_number(record, tf.int32) + changed)
+
+    arguments = {"job_name": f"differs {path}", "seed": 3, "lanes": 1, **more}
+    # Little is received before the worker dies.
+    distributed = penstock.distribute(cluster.address, memory_limit=1 << 18, **arguments)
+    seen = []
+    for one in tf.data.TFRecordDataset([str(records)]).map(element).apply(distributed):
+        seen.append(int(one[0]))
+        if len(seen) == 1:
+            (holder,) = (w for w in fetch_status(cluster.address)["workers"] if w["attempts"])
+            victim = next(w for w in cluster.workers if w.worker_id == holder["id"])
+            victim.send_signal(signal.SIGSTOP)
+            path.write_text("changed")
+            victim.kill()
+    return seen
+
+
+def test_bytes_that_differ_are_made_elsewhere_if_the_extension_says_so(
+    make_cluster: ClusterMaker, tmp_path: Path
+) -> None:
+    cluster = make_cluster(workers=3)
+    mending = "penstock.tests.cluster.failover_answers::Mending"
+    seen = read_while_a_file_changes(cluster, tmp_path / "mended", failover_extension=mending)
+    assert seen == list(range(COUNT))
+    picture = fetch_status(cluster.address)
+    (made,) = (m for m in picture["failover"]["decisions"] if "hash mismatch" in m["text"])
+    assert made["strategy"] == "NODE_FAILOVER"
+    assert "is a replay that differs from what was delivered before" in made["text"]
+    assert len(picture["failover"]["retired"]) == 1
+    # Without an extension of one's own such data ends the job, by the name of what is wrong.
+    cluster.add_worker()
+    with pytest.raises(errors.ReplayMismatchError, match=r"differs from what .*ABORTION_FAILOVER"):
+        read_while_a_file_changes(cluster, tmp_path / "changed")
+
+
+_CRASHING = """
+import sys, penstock
+import tensorflow as tf
+served = tf.data.Dataset.range(100).apply(
+    penstock.distribute(sys.argv[1], job_name="crash", seed=1, lanes=2, resumable=True))
+session = penstock.InSituSession(served, penstock.RecoveryPolicy(()))
+for step in session.steps():
+    for attempt in step.attempts():
+        with attempt:
+            if step.number == 7:
+                try:
+                    {}["loss"]
+                except KeyError as error:
+                    raise FloatingPointError("loss is NaN") from error
+"""
+
+
+def test_what_a_failure_tells_of_itself(
+    make_cluster: ClusterMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_TEST_TOLD", str(tmp_path / "told"))
+    cluster = make_cluster(workers=1, dispatcher_arguments=(f"--failover-extension={TELLING}",))
+    # A trainer that ends by an exception, in its eighth step.
+    done = subprocess.run(
+        [sys.executable, "-c", _CRASHING, cluster.address],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 1, done.stderr
+    wait_until(cluster.address, lambda p: len(p["failover"]["decisions"]) == 1, "decided")
+    assert json.loads((tmp_path / "told").read_text()) == {
+        "kind": "trainer crash",
+        "exceptions": ["FloatingPointError: loss is NaN", "KeyError: 'loss'"],
+        "exit_code": 1,
+        "signal": None,
+        "trainer_step": 7,
+    }
+    # A worker whose process is ended by somebody, and restarted by its supervisor.
+    (worker,) = cluster.workers
+    os.kill(worker.pid, signal.SIGSEGV)
+    worker.wait_ended(30)
+    again = cluster.restart_worker(worker)
+    picture = wait_until(
+        cluster.address,
+        lambda p: any("SIGSEGV" in made["text"] for made in p["failover"]["decisions"]),
+        "explained",
+    )
+    assert worker_of(picture, again.worker_id)["state"] == "live"
 
 
 def test_a_wrong_class_ends_the_dispatcher_at_its_start(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from penstock.cli.main import app
@@ -43,6 +44,17 @@ def test_bad_input_is_named() -> None:
     for arguments in ([], ["--evaluate", "."], ["/no/such/file"], ["x", "--evaluate", "."]):
         result = CliRunner().invoke(app, ["diagnose", *arguments])
         assert isinstance(result.exception, UsageError), arguments
+
+
+@pytest.mark.parametrize(
+    "option", ["--settle=nan", "--settle=inf", "--model-below=nan", "--model-below=inf"]
+)
+def test_a_number_that_is_none_is_refused_by_name(option: str, tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("KeyError: 'x'\n")
+    result = CliRunner().invoke(app, ["diagnose", str(log), option])
+    assert result.exit_code != 0
+    assert option.partition("=")[0] in f"{result.output} {result.exception}"
 
 
 def test_an_option_that_would_have_no_effect_is_refused(tmp_path: Path) -> None:

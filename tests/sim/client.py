@@ -165,8 +165,8 @@ class SimControl:
     def __init__(self, trainer: SimTrainer) -> None:
         self._trainer = trainer
 
-    def close_client(self, job: str, client: str, *, leaving: bool = False) -> None:
-        request = control_pb2.CloseClientRequest(job=job, client=client, leaving=leaving)
+    def close_client(self, job: Any, *, leaving: bool = False, step: int | None = None) -> None:
+        request = control_pb2.CloseClientRequest(job=job.job, client=job.client, leaving=leaving)
         self._trainer.call("CloseClient", request, lambda reply: None, tries=1)
 
     def close(self) -> None:

@@ -219,6 +219,7 @@ class FakeDispatcher(control_pb2_grpc.ControlServicer):
         self.requests: list[control_pb2.SyncClientRequest] = []
         self.closed_clients: list[str] = []
         self.replace_on_problem = True
+        self.fails_on = ""  # the code of problems that fail the job
         self.arrivals = 0
         self.opened: list[tuple[int, int]] = []  # (term, arrival) of each OpenJob
         self.restarts_before_open = 0
@@ -317,7 +318,10 @@ class FakeDispatcher(control_pb2_grpc.ControlServicer):
         for problem in request.problems:
             if all(problem.attempt != known.attempt for known in self.problems):
                 self.problems.append(problem)
-                if self.replace_on_problem:
+                if problem.code == self.fails_on:
+                    self.failure = f"decided: {problem.detail}"
+                    self.version += 1
+                elif self.replace_on_problem:
                     self.replace(problem.attempt)
         if request.failure and not self.failure:
             self.failure = request.failure

@@ -182,7 +182,16 @@ def test_the_same_attempt_is_not_verified_again_after_a_reconnect() -> None:
     assert core.problems() == []
 
 
-def test_g4_a_replay_that_differs_fails_the_job_with_split_and_index() -> None:
+def reported(out: list[Instruction], attempt: int, worker: str = "a") -> str:
+    """The text of the mismatch that was reported, and nothing else was done."""
+    release, report = out
+    assert release == Release(worker, attempt)
+    assert isinstance(report, Report)
+    assert (report.attempt, report.code) == (attempt, MISMATCH)
+    return report.detail
+
+
+def test_g4_a_replay_that_differs_is_reported_with_split_and_index_and_another_is_taken() -> None:
     core = one_lane()
     core.connected("a")
     core.placements([Placed(0, 7, "a")])
@@ -190,22 +199,32 @@ def test_g4_a_replay_that_differs_fails_the_job_with_split_and_index() -> None:
     core.placements([Placed(0, 8, "a")])
     hashes = chunk(0, 0, 5).hashes.copy()
     hashes[3] ^= np.uint64(1)
-    (failed,) = core.hashes(8, 0, hashes)
-    assert isinstance(failed, Fail)
-    assert isinstance(failed.error, ReplayMismatchError)
-    assert "split 0, attempt 8 on worker a" in str(failed.error)
-    assert "element 3" in str(failed.error)
+    text = reported(core.hashes(8, 0, hashes), 8)
+    assert "split 0, attempt 8 on worker a" in text
+    assert "element 3" in text
+    assert isinstance(core.different, ReplayMismatchError)
+    assert core.problems() == [Report(8, MISMATCH, text)]
+    # Whatever else it sends is stale; nothing is taken from it.
+    assert core.chunk(8, chunk(0, 5, 6), 8) == core.end(8, digest(0, 6)) == []
+    core.connected("b")
+    (fetch,) = core.placements([Placed(0, 9, "b")])
+    assert isinstance(fetch, Fetch)
+    assert (fetch.start, fetch.verify) == (5, True)
+    assert core.different is None
+    assert core.hashes(9, 0, chunk(0, 0, 5).hashes) == []
+    core.chunk(9, chunk(0, 5, 6), 8)
+    assert core.end(9, digest(0, 6)) == [Done(0, digest(0, 6))]
+    assert [value for _, value in taken(core)] == [0, 1, 2, 3, 4, 5]
 
 
-def test_g4_a_replay_that_is_shorter_than_what_was_delivered_fails_the_job() -> None:
+def test_g4_a_replay_that_is_shorter_than_what_was_delivered_is_reported() -> None:
     core = one_lane()
     core.connected("a")
     core.placements([Placed(0, 7, "a")])
     core.chunk(7, chunk(0, 0, 5), 40)
     core.placements([Placed(0, 8, "a")])
-    (failed,) = core.end(8, digest(0, 3))
-    assert isinstance(failed, Fail)
-    assert isinstance(failed.error, ReplayMismatchError)
+    reported(core.end(8, digest(0, 3)), 8)
+    assert isinstance(core.different, ReplayMismatchError)
 
 
 def test_where_a_replay_cannot_be_equal_only_the_count_is_compared() -> None:
@@ -226,20 +245,18 @@ def test_without_a_replay_the_whole_digest_counts_even_there() -> None:
     core.connected("a")
     core.placements([Placed(0, 7, "a")])
     core.chunk(7, chunk(0, 0, 5), 40)
-    (failed,) = core.end(7, digest(3, 5))
-    assert isinstance(failed, Fail)
+    reported(core.end(7, digest(3, 5)), 7)
 
 
 @pytest.mark.parametrize("end", [digest(0, 6), digest(0, 4), digest(1, 5)])
-def test_g5_an_end_that_is_not_what_was_received_fails_the_job(end: Digest) -> None:
+def test_g5_an_end_that_is_not_what_was_received_is_no_end_and_reported(end: Digest) -> None:
     core = one_lane()
     core.connected("a")
     core.placements([Placed(0, 7, "a")])
     core.chunk(7, chunk(0, 0, 5), 40)
-    (failed,) = core.end(7, end)
-    assert isinstance(failed, Fail)
-    assert isinstance(failed.error, VerificationError)
-    assert "split 0" in str(failed.error)
+    assert "split 0" in reported(core.end(7, end), 7)
+    assert isinstance(core.different, VerificationError)
+    assert core.proven(0) is None
 
 
 @pytest.mark.parametrize(("start", "word"), [(3, "repeats"), (6, "skips")])

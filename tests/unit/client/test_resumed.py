@@ -176,11 +176,15 @@ def test_a_split_that_was_begun_is_proven_by_the_hashes_of_what_lies_before() ->
     out = core.placements([Placed(split, split + 1, "w") for split in COUNTS])
     fetch = next(item for item in out if isinstance(item, Fetch) and item.verify)
     split = fetch.attempt - 1
-    (failed,) = core.hashes(fetch.attempt, 0, values(split, 0, fetch.start).hashes)
-    assert isinstance(failed, Fail)
-    assert isinstance(failed.error, ReplayMismatchError)
-    assert f"split {split}" in str(failed.error)
-    assert "files changed" in str(failed.error)
+    core.hashes(fetch.attempt, 0, values(split, 0, fetch.start).hashes)
+    assert isinstance(core.different, ReplayMismatchError)
+    assert f"split {split}" in str(core.different)
+    assert "files changed" in str(core.different)
+    # The next attempt is compared with the position, too, and not with this one.
+    core.placements([Placed(split, 99, "w")])
+    assert core.different is None
+    core.hashes(99, 0, values(split, 0, fetch.start).hashes)
+    assert "files changed" in str(core.different)
 
 
 def test_an_attempt_that_is_lost_in_the_proof_is_followed_by_another() -> None:

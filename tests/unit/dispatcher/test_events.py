@@ -66,10 +66,14 @@ GOLDEN: dict[str, tuple[ev.Event, list[Any]]] = {
     "FaultRaised": (
         ev.FaultRaised(
             *("exception", "j1", "w1", "i", "h:1", 12, 0, 4, 77, 2, 9, True, "PIPELINE", "boom"),
-            "00ff",
+            *("00ff", ("A: b", "C: d"), 137, "SIGKILL"),
         ),
-        ["exception", "j1", "w1", "i", "h:1", 12, 0, 4, 77, 2, 9, True, "PIPELINE", "boom", "00ff"],
+        [
+            *("exception", "j1", "w1", "i", "h:1", 12, 0, 4, 77, 2, 9, True, "PIPELINE", "boom"),
+            *("00ff", ["A: b", "C: d"], 137, "SIGKILL"),
+        ],
     ),
+    "DeathExplained": (ev.DeathExplained("i", 137, "SIGKILL"), ["i", 137, "SIGKILL"]),
     "FailoverDecided": (
         ev.FailoverDecided(7, "NODE_FAILOVER", "", "m::C", "why", "DiskFull"),
         [7, "NODE_FAILOVER", "", "m::C", "why", "DiskFull"],
@@ -110,10 +114,18 @@ def test_there_is_a_golden_record_of_every_kind() -> None:
 @pytest.mark.parametrize("kind", sorted(GOLDEN))
 def test_golden_records(kind: str) -> None:
     event, fields = GOLDEN[kind]
-    record = msgpack.packb([kind, 1, *fields])
+    record = msgpack.packb([kind, 2 if kind == "FaultRaised" else 1, *fields])
     assert event_records.encode(event) == record
     assert event_records.decode(record) == event
     assert event_records.as_dict(event)["kind"] == kind
+
+
+def test_a_fault_of_version_1_is_read() -> None:
+    event, fields = GOLDEN["FaultRaised"]
+    old = event_records.decode(msgpack.packb(["FaultRaised", 1, *fields[:15]]))
+    assert old == dataclasses.replace(event, exceptions=(), exit_code=0, signal="")
+    with pytest.raises(JournalCorruptError, match="not 15"):
+        event_records.decode(msgpack.packb(["FaultRaised", 1, *fields]))
 
 
 _BY_ANNOTATION = {
@@ -131,7 +143,7 @@ def any_event() -> st.SearchStrategy[ev.Event]:
     kinds = typing.get_args(ev.Event)
     return st.one_of(
         *(
-            st.builds(kind, *(_BY_ANNOTATION[str(f.type)] for f in dataclasses.fields(kind)))
+            st.builds(kind, *(_BY_ANNOTATION[type_] for _, type_ in event_records.fields(kind)))
             for kind in kinds
         )
     )
@@ -165,6 +177,15 @@ def test_any_bytes_are_an_event_or_corruption(record: bytes) -> None:
         (["TermStarted", 1, "1"], "unsigned"),
         (["EpochStarted", 1, "j1", 0, -1], "epoch of a EpochStarted record is not an unsigned"),
         (["EpochStarted", 1, "j1", False, 1], "stream of a EpochStarted record is not an uns"),
+        (["AttemptAssigned", 1, 1, "j1", 0, 0, 0, "w1"], "6 fields, not 7"),
+        (["AttemptAssigned", 1, 1, "j1", 0, -1, 0, "w1", 1], "epoch of a AttemptAssigned"),
+        (["SplitDelivered", 1, "j1", 0, True, 0, 0, 0, 0], "epoch of a SplitDelivered"),
+        (["SplitDelivered", 1, "j1", 0, 0, 0, 0, 0, -1], "chain of a SplitDelivered"),
+        (["SplitDelivered", 2, "j1", 0, 0, 0, 0, 0, 0], "version 2"),
+        (["JobRewound", 1, "j1", [0, -1]], "a list of unsigned"),
+        (["JobRewound", 1, "j1", {}], "a list of unsigned"),
+        ([["TermStarted"], 1, 1], "not a list"),
+        ([{}, 1, 1], "not a list"),
         (["WorkerLost", 1, "w1", b"why"], "reason of a WorkerLost record is not a string"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.dispatcher import events as ev
-from penstock.dispatcher import failover, faults, scheduler
+from penstock.dispatcher import failover, fault_texts, faults, scheduler
 from penstock.dispatcher.facts import Facts
 from penstock.dispatcher.faults import Failed, attempt_faults, info_of, worker_faults
 from penstock.dispatcher.reports import Progress
@@ -174,7 +174,7 @@ def test_a_person_is_told_of_what_needs_one() -> None:
     for strategy in (NORMAL, NODE, NODE, ABORTION):
         number = fail(state, next(iter(state.attempts)))
         events = answered(state, strategy)
-        told.append(failover.summary_of(state, number, events))
+        told.append(fault_texts.summary_of(state, number, events))
         schedule(state)
     assert told == [
         "",
@@ -188,7 +188,7 @@ def test_a_person_is_told_of_what_needs_one() -> None:
 def test_a_person_is_told_when_the_last_attempt_has_failed() -> None:
     state = running(worker(1), worker(2), attempts_max=1)
     number = fail(state, 1)
-    summary = failover.summary_of(state, number, answered(state, NORMAL))
+    summary = fault_texts.summary_of(state, number, answered(state, NORMAL))
     assert "job j1 ('job-1') has failed: split 0 of epoch 0" in summary
 
 
@@ -319,3 +319,47 @@ def test_open_faults_decisions_and_retired_workers_are_in_the_snapshot() -> None
     again = from_snapshot(to_snapshot(state))
     assert again.failover == state.failover
     assert again.jobs["j1"].failover == "m::C"
+
+
+def test_a_fault_keeps_the_chain_and_how_the_process_ended() -> None:
+    state = running(worker(1), worker(2))
+    chain = ("InvalidArgumentError: ValueError: bad", "ValueError: bad", "KeyError: 'label'")
+    for event in attempt_faults(state, [Failed(1, "PIPELINE", "boom", exceptions=chain)]):
+        state.apply(event)
+    name = state.attempts[1].worker
+    for event in worker_faults(state, name, FailureKind.DEATH, "refused", -11):
+        state.apply(event)
+    state = from_snapshot(to_snapshot(state))
+    pipeline = info_of(state, 1, 0.0, {}, {}, Budgets(), 41)
+    assert (pipeline.exceptions, pipeline.exit_code, pipeline.trainer_step) == (chain, None, 41)
+    death = info_of(state, 2, 0.0, {}, {}, Budgets())
+    assert (death.exceptions, death.exit_code, death.signal) == ((), None, "SIGSEGV")
+    assert fault_texts.text_of(state.failover.open[2]).endswith("refused (SIGSEGV)")
+
+
+@pytest.mark.parametrize(
+    ("told", "wanted"),
+    [
+        (-9, (0, "SIGKILL")),
+        (137, (137, "SIGKILL")),
+        (3, (3, "")),
+        (0, (0, "")),
+        (-999, (0, "")),
+        (255, (255, "")),
+    ],
+)
+def test_how_a_supervisor_tells_of_an_end(told: int, wanted: tuple[int, str]) -> None:
+    assert faults.ending(told) == wanted
+
+
+def test_how_a_worker_ended_is_told_by_its_successor_after_the_decision() -> None:
+    state = running(worker(1), worker(2))
+    die(state, "w1")
+    answered(state, NORMAL)
+    assert faults.explained(state, "host:9", 137) == faults.explained(state, "host:1", 0) == []
+    (told,) = faults.explained(state, "host:1", 137)
+    state.apply(told)
+    state = from_snapshot(to_snapshot(state))
+    fail(state, next(iter(state.workers["w2"].attempts)))
+    (earlier,) = info_of(state, state.failover.next_fault - 1, 0.0, {}, {}, Budgets()).earlier
+    assert (earlier.exit_code, earlier.signal) == (137, "SIGKILL")

@@ -206,12 +206,16 @@ def test_a_process_that_was_followed_at_its_address_is_refused(newer_is_lost: bo
     assert to_snapshot(state) == before
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 6])
 def test_a_snapshot_of_a_version_before_is_read(version: int) -> None:
     state = build(dataset(), job(), worker(1), worker(2), EPOCH, ev.WorkerLost("w1", "silent"))
     content = msgpack.unpackb(to_snapshot(state))
-    assert content["version"] == 6
+    assert content["version"] == 7
     content["version"] = version
+    content["jobs"] = [[*row[:-4], *row[-3:]] for row in content["jobs"]]
+    if version == 6:
+        assert to_snapshot(from_snapshot(msgpack.packb(content))) == to_snapshot(state)
+        return
     content["workers"] = [row[:-2] for row in content["workers"]]
     for row in content["jobs"]:
         row[-1] = [epoch[:-1] for epoch in row[-1]]
@@ -268,6 +272,15 @@ def test_a_client_hears_why_its_job_was_closed_and_a_foreign_one_that_it_never_w
     for strange in ("j2", "j0x1", "k1", "", "j" + "9" * 5000):
         with pytest.raises(NotFoundError):
             admission.owned_job(state, strange, "client-1", {})
+
+
+def test_why_a_client_left_survives_a_restart_of_the_dispatcher() -> None:
+    state = build(dataset(), job(), ev.ClientLeft("j1", "its client closed it"))
+    state = from_snapshot(to_snapshot(state))
+    with pytest.raises(RefusedError, match="has left it: its client closed it"):
+        admission.owned_job(state, "j1", "client-1")
+    state.apply(ev.ClientJoined("j1", "client-1"))
+    assert admission.owned_job(state, "j1", "client-1").left == ""
 
 
 # Attempts that stand still.

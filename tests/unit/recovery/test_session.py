@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from penstock.errors import InSituError, RestartNeededError, UsageError
+from penstock.recovery.decisions import Means, Stage
+from penstock.recovery.guard import Guard
 from penstock.recovery.policy import Action, RecoveryPolicy, RecoveryRule
 from penstock.recovery.quarantine import load_arrays
 from penstock.recovery.session import Session
@@ -243,3 +245,22 @@ class HalfASource:
 def test_a_wrong_argument_is_named(arguments: dict[str, Any], named: str) -> None:
     with pytest.raises(UsageError, match=named):
         Session(**{"batches": [1], **arguments})
+
+
+@pytest.mark.parametrize("epochs", ["x", 1.5, None, -1, True])
+def test_epochs_that_are_no_number_are_named(epochs: Any) -> None:
+    with pytest.raises(UsageError, match="epochs must be"):
+        next(Session([1]).steps(epochs))
+
+
+def test_faults_whose_errors_are_caught_cost_a_bounded_memory() -> None:
+    policy = RecoveryPolicy((RecoveryRule(ValueError, Action.SKIP),), overall=5)
+    guard = Guard(policy)
+    for number in range(50):
+        action = guard.handle(
+            ValueError(str(number)), step=number, attempt=1, stage=Stage.STEP, means=Means()
+        )
+        assert action is (Action.SKIP if number < 5 else Action.ABORT)
+    assert len(guard.history) == 5
+    assert guard.history[-1].step == 49
+    assert guard.counts() == {"skip": 5, "abort": 45}

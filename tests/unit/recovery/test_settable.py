@@ -106,6 +106,8 @@ def test_what_may_be_set_is_told_with_its_value() -> None:
         ("optimizer._secret", 1, "there is no '_secret'"),
         ("optimizer.apply", "x", "there is no 'apply'"),
         ("optimizer.steps", 1, "there is no 'steps'"),
+        ("optimizer.rate", float("inf"), "must be finite"),
+        ("buffers.mean", [1, float("nan")], "must be finite"),
         ("optimizer.rate", [1, 2], "a list of its shape"),
         ("buffers.mean", 3, "a list of its shape"),
         ("buffers.mean", ["a", "b"], "could not convert"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 
 from penstock.proto.hashing import DigestBuilder
-from penstock.worker.messages import Assignment
+from penstock.worker.attempts import AttemptBook
+from penstock.worker.exchange import Exchange
+from penstock.worker.messages import PIPELINE, Assignment, AttemptError
 from penstock.worker.producers import Outlet, Producers
 
 
@@ -31,3 +33,24 @@ def test_the_end_is_told_before_the_iterator_is_freed() -> None:
     producers.start(Assignment(1, "j1", 0, 0, 0, "d"), run=1)
     assert freed.wait(60)
     assert told == ["end", "freed"]
+
+
+def test_what_led_to_a_failure_is_held_for_the_dispatcher() -> None:
+    failed = threading.Event()
+
+    def produce(assignment: Assignment, outlet: Outlet) -> None:
+        try:
+            raise KeyError("label")
+        except KeyError as error:
+            raise AttemptError(PIPELINE, "split 0, element 3", 3) from error
+
+    producers = Producers(produce, 1.0)
+    exchange = Exchange(
+        AttemptBook(1 << 20, 1.0), producers.start, producers.stop, report=failed.set
+    )
+    producers.connect(exchange)
+    exchange.set_desired([Assignment(1, "j1", 0, 0, 0, "d")])
+    assert failed.wait(60)
+    (held,) = exchange.held()
+    assert (held.code, held.detail, held.element) == (PIPELINE, "split 0, element 3", 3)
+    assert held.exceptions == ("KeyError: 'label'",)
