@@ -169,7 +169,8 @@ class Producers:
             run.stopped.set()
         for run in runs:
             run.task.wait(max(0.0, end - time.monotonic()))
-        return [run.task.name for run in runs if not run.task.is_over]
+        self._threads.close(end)
+        return [run.task.name for run in runs if not run.task.over.is_set()]
 
     def _main(self, assignment: Assignment, run: int, stopped: threading.Event) -> None:
         sink = self._sink

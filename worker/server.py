@@ -34,6 +34,7 @@ from .probes import Probes
 from .processors import Processors
 from .producers import Producers
 from .requests import Identity
+from .startup import load_tensorflow
 from .stream import StreamServer, host_id
 
 if TYPE_CHECKING:
@@ -138,8 +139,7 @@ class Worker:
 
     def __init__(self, options: WorkerOptions, on_change: Callable[[], None]) -> None:
         access = Access.load(options.security, serving=True)
-        import tensorflow as tf  # late, so that bad usage is told at once
-
+        tf = load_tensorflow()  # late, so that bad usage is told at once
         from .cached import run_cached
         from .pipeline import run_attempt
         from .recorder import Recorder
@@ -307,9 +307,6 @@ def serve(options: WorkerOptions) -> int:
     Raises:
         PenstockError: it could not start, or the dispatcher refused it for good.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # The accelerators belong to the trainer.
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     withdraw(options.announce)
     with _Doorbell() as doorbell, _stop_signals(doorbell):
         worker = Worker(options, lambda: doorbell.ring(b"c"))

@@ -10,6 +10,7 @@ waits for its threads when the process ends, and these may never end.
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,61 +30,83 @@ class Task:
 
     def __init__(self, name: str, run: Callable[[], None]) -> None:
         self.name = name
-        self._run = run
-        self._over = threading.Event()
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has ended."""
-        return self._over.is_set()
+        self.run = run
+        self.over = threading.Event()
 
     def wait(self, timeout_s: float) -> bool:
         """Waits until it has ended; False if it has not in time."""
-        return self._over.wait(timeout_s)
-
-    def carry_out(self) -> None:
-        """Does it, in this thread."""
-        try:
-            self._run()
-        finally:
-            self._over.set()
+        return self.over.wait(timeout_s)
 
 
 class Threads:
-    """As many daemon threads as there are tasks at a time."""
+    """As many daemon threads as there are tasks at a time.
+
+    Args:
+        idle_s: a thread that has nothing to do for so long ends.
+    """
 
     def __init__(self, idle_s: float = _IDLE_S) -> None:
         self._idle_s = idle_s
         self._lock = threading.Lock()
         self._idle: list[_Seat] = []
+        self._closed = False
 
     def start(self, task: Task) -> None:
         """Begins a task at once, in a thread that is idle or in a new one."""
         with self._lock:
-            seat = self._idle.pop() if self._idle else None
-            if seat is not None:
-                seat.task = task
-                seat.changed.notify()
+            if self._idle:
+                self._idle.pop().take(task)
                 return
         seat = _Seat(threading.Condition(self._lock), task)
-        threading.Thread(target=self._main, args=(seat,), name=task.name, daemon=True).start()
+        thread = threading.Thread(target=self._main, args=(seat,), name=task.name, daemon=True)
+        seat.thread = thread
+        thread.start()
+
+    def close(self, end: float) -> None:
+        """Ends the idle threads and waits for them, until `end` (monotonic); others end later."""
+        with self._lock:
+            self._closed = True
+            seats = self._idle
+            self._idle = []
+            for seat in seats:
+                seat.take(None)
+        for seat in seats:
+            seat.thread.join(max(0.0, end - time.monotonic()))
 
     def _main(self, seat: _Seat) -> None:
         while (task := seat.task) is not None:
-            threading.current_thread().name = task.name
+            seat.thread.name = task.name
             seat.task = None
-            task.carry_out()
+            over = task.over
+            try:
+                task.run()
+            except BaseException:
+                over.set()
+                raise
             del task  # what it refers to must not live on in an idle thread
-            with self._lock:
-                self._idle.append(seat)
-                seat.changed.wait_for(lambda: seat.task is not None, self._idle_s)
-                if seat.task is None:
-                    self._idle.remove(seat)
+            self._await_task(seat, over)
+
+    def _await_task(self, seat: _Seat, over: threading.Event) -> None:
+        with self._lock:
+            over.set()  # not before the thread can be had: who closes waits for both
+            if self._closed:
+                return
+            self._idle.append(seat)
+            seat.changed.wait_for(lambda: seat not in self._idle, self._idle_s)
+            if seat in self._idle:
+                self._idle.remove(seat)
 
 
 class _Seat:
-    """What a thread waits at."""
+    """What a thread waits at, and what it is to do next; None: it ends."""
 
-    def __init__(self, changed: threading.Condition, task: Task | None) -> None:
+    thread: threading.Thread
+
+    def __init__(self, changed: threading.Condition, task: Task) -> None:
         self.changed = changed
+        self.task: Task | None = task
+
+    def take(self, task: Task | None) -> None:
+        """Wakes the thread, which is idle, with the lock held."""
         self.task = task
+        self.changed.notify()

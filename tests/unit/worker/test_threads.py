@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from penstock.worker.threads import Task, Threads
 
@@ -75,6 +76,31 @@ def test_idle_threads_end() -> None:
     ended[0].join(60)
     assert not ended[0].is_alive()
     assert len(run_all(threads, 2)) == 2
+
+
+def test_closing_ends_idle_threads_and_does_not_wait_for_the_others() -> None:
+    threads, hang, hangs = Threads(), threading.Event(), threading.Event()
+    run: list[threading.Thread] = []
+
+    def work() -> None:
+        run.append(threading.current_thread())
+
+    def stuck() -> None:
+        work()
+        hangs.set()
+        hang.wait(60)
+
+    threads.start(Task("stuck", stuck))
+    assert hangs.wait(60)
+    run_all(threads, 3)
+    task = Task("idle", work)
+    threads.start(task)
+    assert task.wait(60)
+    threads.close(time.monotonic() + 60)
+    assert [thread.is_alive() for thread in run] == [True, False]
+    hang.set()
+    run[0].join(60)
+    assert not run[0].is_alive()
 
 
 def test_what_a_task_held_is_freed_when_it_is_over() -> None:
