@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # One more than there are cores: tests of whole clusters wait more than they compute.
 WORKERS ?= $(shell expr $$(nproc) + 1)
-PACKAGES := bench cli client dispatcher faults graph journal proto recovery soak testing worker
+PACKAGES := bench cli client dispatcher faults graph journal proto recovery security soak testing worker
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: demo test lint format proto proto-check bench image container clean

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .recovery.in_situ import in_situ
     from .recovery.policy import Backoff, RecoveryPolicy, RecoveryRule
     from .recovery.strategy import FailoverStrategy
+    from .security.settings import Security
     from .timing import Timing
 
 __version__ = "0.1.0"
@@ -54,6 +55,7 @@ __all__ = [
     "Reader",
     "RecoveryPolicy",
     "RecoveryRule",
+    "Security",
     "Timing",
     "TorchDataset",
     "TorchLoader",
@@ -84,6 +86,7 @@ _HOMES = {
     "Reader": "client.reader",
     "RecoveryPolicy": "recovery.policy",
     "RecoveryRule": "recovery.policy",
+    "Security": "security.settings",
     "Timing": "timing",
     "TorchDataset": "client.torch_data",
     "TorchLoader": "client.torch_data",

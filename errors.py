@@ -97,6 +97,10 @@ class RefusedError(PenstockError):
     exit_code = 7
 
 
+class AuthenticationError(RefusedError):
+    """A token or certificate is missing, wrong or not trusted, or only one side has TLS (G10)."""
+
+
 class FollowedError(RefusedError):
     """Another process has registered at this worker's address after this one."""
 

@@ -13,7 +13,7 @@ from ..errors import PenstockError, UsageError
 from .answers import serve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from .pipelines import Pipeline
     from .ways import Consumed
@@ -95,7 +95,7 @@ class Child:
             elements: of the epoch.
             directory: of the files of pictures.
             address: of the dispatcher.
-            how: further arguments of `distribute`, penstock's or stock's.
+            how: further arguments of `distribute`; of penstock, `files` of its TLS.
         """
         from .ways import consume_dataset
 
@@ -146,12 +146,20 @@ def _stock(address: str, *, compression: str | None, processing_mode: str = "dyn
 
 
 def _read_penstock(
-    plain: Any, way: str, address: str, pipeline: Pipeline, *, inner: bool, **how: Any
+    plain: Any,
+    way: str,
+    address: str,
+    pipeline: Pipeline,
+    *,
+    inner: bool,
+    files: Mapping[str, str] | None = None,
+    **how: Any,
 ) -> dict[str, Any]:
     from ..client.reader import Reader
+    from ..security.settings import Security
     from .ways import consume_batches, consume_dataset
 
-    with Reader(plain, address, seed=1, **how) as reader:
+    with Reader(plain, address, seed=1, security=Security(**(files or {})), **how) as reader:
         consumed: Consumed
         try:
             if way == "numpy":

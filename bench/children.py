@@ -16,13 +16,13 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PenstockError, UnavailableError, VerificationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 _END_DEADLINE_S = 5.0
@@ -175,10 +175,12 @@ class Service:
     Attributes:
         address: `host:port` of its dispatcher.
         workers: the process ids of its workers.
+        files: those of its TLS, by their names in `penstock.Security`; none: it has none.
     """
 
     address: str
     workers: tuple[int, ...]
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextlib.contextmanager

@@ -38,6 +38,8 @@ WORKERS = (10, 100, 1000)
 #: What the workers of a paced load make together, a second: a little more than is wished.
 _RATE = 2_200
 _SPLITS = 20_000
+#: Of a paced load's only epoch: at the end of one, workers have nothing to do for a while.
+_PACED_SPLITS = 100_000
 _SHORT_SPLITS = 500
 _DEADLINE_S = 600.0
 _BATCH = 10_000
@@ -76,7 +78,7 @@ def contestants(settings: Settings, show: Show) -> Iterator[list[Contestant]]:
         made += [
             Contestant(f"heartbeats/w{workers}", partial(measure, splits=0)),
             Contestant(
-                f"paced/w{workers}", partial(measure, splits=_SPLITS, split_s=workers / _RATE)
+                f"paced/w{workers}", partial(measure, splits=_PACED_SPLITS, split_s=workers / _RATE)
             ),
             Contestant(f"flood/w{workers}", partial(measure, splits=_SPLITS)),
         ]

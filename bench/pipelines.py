@@ -185,7 +185,7 @@ def by_name() -> dict[str, Pipeline]:
             "batches",
             f"64×64×64×3 {floats}: {_BATCH_BYTES / 1e6:.1f} MB",
             _dense(64, 64, 64, 3),
-            Sizes(500, 1_000, 1_000),
+            Sizes(500, 3_000, 3_000),
             batch=4,
         ),
         Pipeline(

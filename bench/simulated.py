@@ -19,6 +19,7 @@ import grpc
 
 from ..proto import control_pb2, control_pb2_grpc
 from ..proto.wire import PROTOCOL_VERSION
+from ..worker.tidings import Tidings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,6 +134,7 @@ class Worker(Peer):
         self._hold_ms = int(1000 * heartbeat_s)
         self._tally = tally
         self._made = made
+        self._tidings = Tidings()
         self._produced: dict[int, bool] = {}  # of the attempts that it holds
         self._splits: dict[int, int] = {}
         self._waiting: deque[int] = deque()
@@ -166,6 +168,7 @@ class Worker(Peer):
                 self._hold(reply.attempts)
 
     def _request(self, hold_ms: int) -> control_pb2.SyncWorkerRequest:
+        self._tidings.told()
         return control_pb2.SyncWorkerRequest(
             worker=self._worker,
             incarnation=self._me,
@@ -214,7 +217,9 @@ class Worker(Peer):
             self._produced[attempt] = True
             self._free_s.append(time.monotonic())
             self._made(attempt, self._splits[attempt])
-            self.tell()
+            self._tidings.produced()
+            if self._tidings.is_due(len(self._produced) - sum(self._produced.values())):
+                self.tell()
         if self._split_s > 0:
             self._make_next()
 

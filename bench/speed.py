@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..client.embedded import LocalCluster
 from ..errors import PenstockError, UnavailableError, VerificationError
+from ..testing.certificates import Authority
 from .children import Child, Service, ask_all, one_line, stock_service
 from .entries import LOCAL, PENSTOCK, STOCK_OFF, USUAL, Entry, entries, targets
 from .harness import Case, Contestant, CouldNot, Ratio
@@ -141,8 +142,6 @@ class Stage:
         Raises:
             VerificationError: penstock delivered something else than a local run does.
         """
-        if entry.transport == "tls":
-            return CouldNot("not available: penstock has no TLS yet")
         best: Metrics | CouldNot | None = None
         for variant in _variants(entry):
             tried = self._measure_variant(entry, variant)
@@ -186,6 +185,7 @@ class Stage:
                 elements=elements,
                 directory=str(self._settings.directory),
                 address=service.address if service is not None else "",
+                **({"files": dict(service.files)} if service is not None and service.files else {}),
                 **variant,
             )
         except VerificationError:
@@ -223,7 +223,9 @@ class Stage:
             cluster = self._stack.enter_context(_cluster(directory, workers, transport))
         except UnavailableError as error:
             return CouldNot(one_line(f"did not start: {error}"))
-        return Service(cluster.address, tuple(worker.pid for worker in cluster.workers))
+        workers_of = tuple(worker.pid for worker in cluster.workers)
+        files = cluster.security.as_dict() if cluster.security.tls else {}
+        return Service(cluster.address, workers_of, files)
 
 
 def check(name: str, answer: dict[str, Any], truth: dict[str, int]) -> None:
@@ -274,7 +276,7 @@ def figures(
 
 def _service_key(entry: Entry) -> tuple[str, str, int] | None:
     """What entries share a service by; None if it needs none."""
-    if entry.system == LOCAL or entry.transport == "tls":
+    if entry.system == LOCAL:
         return None
     return (entry.system.removesuffix("-off"), entry.transport, entry.workers)
 
@@ -288,10 +290,14 @@ def _variants(entry: Entry) -> list[dict[str, Any]]:
 
 
 def _cluster(directory: Path, workers: int, transport: str) -> LocalCluster:
+    security = None
+    if transport == "tls":
+        security = Authority(directory / "certificates").issue("local", "127.0.0.1")
     return LocalCluster(
         workers=workers,
         directory=directory,
-        worker_arguments=("--no-unix",) if transport == "tcp" else (),
+        worker_arguments=("--no-unix",) if transport != "unix" else (),
+        security=security,
     )
 
 

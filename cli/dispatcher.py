@@ -9,8 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import UsageError
+from ..security.settings import Security
 from ..timing import Timing
 from .logs import LEVELS, configure
+from .security import TlsCa, TlsCert, TlsKey, TokenFile
 
 _DEFAULTS = Timing()
 _Journal = Annotated[
@@ -127,6 +129,10 @@ def dispatcher(
     failover_extension: _FailoverExtension = "",
     failover_deadline: _FailoverDeadline = 10.0,
     alert_url_file: _AlertUrlFile = "",
+    tls_ca: TlsCa = "",
+    tls_cert: TlsCert = "",
+    tls_key: TlsKey = "",
+    token_file: TokenFile = "",
 ) -> None:
     """Runs the dispatcher: one for a cluster.
 
@@ -134,12 +140,10 @@ def dispatcher(
     workers, notices who died, and has their work done again. No data passes through it, so it
     needs little; what it needs is a disk that keeps what it fsyncs, for --journal.
 
-    It may be killed at any moment and started again: data keeps flowing meanwhile, and nothing
-    that runs is restarted. With --standby a second one, on the same journal directory and another
-    port, takes over by itself. SIGTERM and Ctrl-C end it cleanly.
-
-    Exits with 0 when stopped, 2 for a bad option, 3 when the address is taken, 6 when the journal
-    is locked by another dispatcher, damaged, cannot be written, or was taken over by a standby.
+    It may be killed at any moment and started again: data keeps flowing, nothing that runs is
+    restarted. With --standby a second one, on the same journal directory and another port, takes
+    over by itself. SIGTERM and Ctrl-C end it cleanly: exit code 0. Else 2 is a bad option, 3 a
+    taken address, 6 a journal that is damaged, locked, taken over, or cannot be written.
     """
     _check(log_level, log_format, failover_deadline)
     given = {
@@ -149,20 +153,20 @@ def dispatcher(
         "warn_after_s": warn_after,
         "lease_s": lease,
     }
-    timing = _timing(given, time_scale)
     configure(log_level, "json" if log_format == "json" else "human")
     _serve(
         host=host,
         port=port,
         journal=None if journal == "none" else Path(journal),
         standby=standby,
-        timing=timing,
+        timing=_timing(given, time_scale),
         announce=announce or None,
         stop_on_stdin_eof=stop_on_stdin_eof,
         snapshot_records=snapshot_records,
         failover_extension=failover_extension,
         failover_deadline_s=failover_deadline,
         alerts=_alerts(alert_url_file),
+        security=Security(tls_ca, tls_cert, tls_key, token_file),
     )
 
 

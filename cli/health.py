@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..errors import ProtocolError, UsageError
+from ..errors import RefusedError, UsageError
 
 Role = Literal["dispatcher", "standby", "worker"]
 
@@ -150,13 +150,20 @@ def _ask_dispatcher(target: Target, timeout_s: float) -> tuple[bool, str]:
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+    from ..security.access import Access
+    from ..security.channels import open_channel
+    from ..security.faults import find_fault
+    from ..security.settings import Security
+
+    access = Access.load(Security.from_environment())
     # A proxy of the environment is for the way out, not for the daemon beside us.
-    with grpc.insecure_channel(target.address, (("grpc.enable_http_proxy", 0),)) as channel:
+    with open_channel(target.address, access, (("grpc.enable_http_proxy", 0),)) as channel:
         check = health_pb2_grpc.HealthStub(channel).Check
         try:
             answer = check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
         except grpc.RpcError as error:
-            what = f"{error.code().name}: {error.details()}"
+            fault = find_fault(target.address, access)
+            what = fault or f"{error.code().name}: {error.details()}"
             return False, f"the dispatcher at {target.address} does not answer ({what})"
     serving = answer.status == health_pb2.HealthCheckResponse.SERVING
     status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
@@ -167,14 +174,17 @@ def _ask_worker(target: Target, timeout_s: float) -> tuple[bool, str]:
     import asyncio
 
     from ..dispatcher.probe import greeting
+    from ..security.access import Access
+    from ..security.settings import Security
 
+    access = Access.load(Security.from_environment())
     host, port = _split("the address", target.address)
     where = f"the worker at {target.address}"
     try:
-        worker = asyncio.run(asyncio.wait_for(greeting(host, port, "health"), timeout_s))
+        worker = asyncio.run(asyncio.wait_for(greeting(host, port, "health", access), timeout_s))
     except asyncio.TimeoutError:
         return False, f"{where} did not answer within {timeout_s:g} s"
-    except (OSError, EOFError, ProtocolError) as error:
+    except (OSError, EOFError, RefusedError) as error:
         return False, f"{where} does not answer: {error}"
     if not worker:
         return False, f"{where} has not been registered by a dispatcher yet"

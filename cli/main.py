@@ -21,9 +21,13 @@ from .incidents import incidents, repair
 from .journal import app as journal_app
 from .quarantine import app as quarantine_app
 from .readmit import readmit
+from .security import forget_environment
 from .soak import soak
 from .status import status
 from .worker import worker
+
+#: Commands that start a cluster of their own, and end it.
+_OWN_CLUSTER = ("bench", "demo", "faults", "soak")
 
 app = typer.Typer(
     name="penstock",
@@ -70,11 +74,13 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
     ),
 ) -> None:
-    pass
+    if context.invoked_subcommand in _OWN_CLUSTER:
+        forget_environment()
 
 
 def main() -> None:

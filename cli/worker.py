@@ -12,8 +12,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ..errors import UsageError
+from ..security.settings import Security
 from ..timing import Timing
 from .logs import configure
+from .security import TlsCa, TlsCert, TlsKey, TokenFile
 
 _WARN_AFTER_S = Timing().warn_after_s
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -122,6 +124,10 @@ _LastExit = Annotated[
     ),
 ]
 
+#: What is not simply an option of the worker.
+_HANDLED_HERE = {"warn_after", "time_scale", "log_level", "log_format"}
+_HANDLED_HERE |= {"tls_ca", "tls_cert", "tls_key", "token_file"}
+
 
 def worker(
     dispatcher: _Dispatcher = "127.0.0.1:5050",
@@ -144,6 +150,10 @@ def worker(
     last_exit: _LastExit = 0,
     announce: _Announce = "",
     stop_on_stdin_eof: _StopOnStdinEof = False,
+    tls_ca: TlsCa = "",
+    tls_cert: TlsCert = "",
+    tls_key: TlsKey = "",
+    token_file: TokenFile = "",
 ) -> None:
     """Runs pipelines, split by split, and serves their elements to trainers.
 
@@ -158,30 +168,17 @@ def worker(
     stops it cleanly. With --checkpoint-dir and a fixed --port, a worker that was killed goes on
     near where it was when it is started again.
     """
+    given = dict(locals())
     try:
         configure(log_level, log_format)  # type: ignore[arg-type]
         timing = _timing(warn_after, time_scale)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    _serve(
-        dispatcher=dispatcher,
-        host=host,
-        port=port,
-        advertise=advertise,
-        standby=standby,
-        slots=slots,
-        memory_limit=parse_size(memory_limit),
-        unix=unix,
-        checkpoint_dir=checkpoint_dir,
-        checkpoint_interval=checkpoint_interval,
-        cache_dir=cache_dir,
-        cache_limit=parse_size(cache_limit) if cache_limit else 0,
-        last_words=last_words,
-        last_exit=last_exit,
-        announce=announce,
-        stop_on_stdin_eof=stop_on_stdin_eof,
-        timing=timing,
-    )
+    options = {name: value for name, value in given.items() if name not in _HANDLED_HERE}
+    options["memory_limit"] = parse_size(memory_limit)
+    options["cache_limit"] = parse_size(cache_limit) if cache_limit else 0
+    options["security"] = Security(tls_ca, tls_cert, tls_key, token_file)
+    _serve(timing=timing, **options)
 
 
 def _serve(**options: Any) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..proto.slots import capacity_of
 from ..proto.wire import ALIGNMENT, aligned_empty
 
 if TYPE_CHECKING:
@@ -57,15 +58,6 @@ class BufferPool:
             self._nbytes += capacity
             known.append(buffer)
         return _aligned(buffer, nbytes)
-
-
-def capacity_of(nbytes: int) -> int:
-    """The size of the buffers that hold so many bytes, at most a quarter more.
-
-    Chunks of similar sizes so share buffers.
-    """
-    step = 1 << max(0, (nbytes - 1).bit_length() - 3)
-    return -(-nbytes // step) * step
 
 
 def _aligned(buffer: NDArray[Any], nbytes: int) -> memoryview:

@@ -18,6 +18,10 @@ from .. import errors
 from ..failpoints import failpoint
 from ..proto import control_pb2, control_pb2_grpc
 from ..proto.wire import PROTOCOL_VERSION
+from ..security.access import Access
+from ..security.channels import open_channel
+from ..security.faults import Suspicion
+from ..security.settings import Security
 from . import crash
 
 if TYPE_CHECKING:
@@ -112,9 +116,16 @@ class Control:
     Args:
         addresses: `host:port` of each.
         timing: intervals and deadlines.
+        access: whom to trust, and what to show; None: as the environment says.
+
+    Raises:
+        UsageError: a file that the environment names cannot be used.
     """
 
-    def __init__(self, addresses: Sequence[str], timing: Timing) -> None:
+    def __init__(
+        self, addresses: Sequence[str], timing: Timing, access: Access | None = None
+    ) -> None:
+        self.access = Access.load(Security.from_environment()) if access is None else access
         self._addresses = tuple(addresses)
         self._timing = timing
         self._lock = threading.Lock()
@@ -144,7 +155,7 @@ class Control:
             if self._closed.is_set():
                 raise errors.RefusedError("this client is closed")
             if self._channel is None:
-                self._channel = grpc.insecure_channel(self.address, options=self._channel_options())
+                self._channel = open_channel(self.address, self.access, self._channel_options())
             make: Any = control_pb2_grpc.ControlStub  # the generated stubs have no annotations
             return make(self._channel)
 
@@ -328,6 +339,7 @@ class Control:
         warn_at = started + self._timing.warn_after_s
         deadline = started + self._timing.connect_deadline_s
         backoff = Backoff(self._timing)
+        suspicion = Suspicion(self.access, len(self._addresses))
         while True:
             address = self.address
             left_s = max(0.1, deadline - time.monotonic())
@@ -337,6 +349,8 @@ class Control:
                 if not is_transient(error):
                     raise error_of(error, address) from None
                 reason = f"{error.code().name}: {error.details()}"
+                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                    suspicion.check(address)
             self.rotate()
             pause_s = backoff.next_s()
             now = time.monotonic()

@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UnavailableError, UsageError
+from ..security.settings import VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,7 +61,8 @@ class Daemon:
         # Workers are for the CPU; the accelerator belongs to the trainer.
         environment = {
             "TF_CPP_MIN_LOG_LEVEL": "2",
-            **os.environ,
+            # The environment's security settings are those of another cluster.
+            **{name: value for name, value in os.environ.items() if name not in VARIABLES},
             "CUDA_VISIBLE_DEVICES": "-1",
             **self._environment,
         }

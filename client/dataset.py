@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from ..proto.position import Position
+    from ..security.settings import Security
     from ..timing import Timing
     from .options import JobOptions
     from .runs import Arrays
@@ -63,11 +64,12 @@ def distribute(
     resumable: bool = False,
     consumer: tuple[int, ...] | None = None,
     timing: Timing | None = None,
+    security: Security | None = None,
 ) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
     """Runs a pipeline on the service: `dataset = dataset.apply(distribute("host:5050"))`.
 
-    The result has the element spec and cardinality of the original; each iteration of it is the
-    job's next epoch. Its attribute `penstock` is the `Reader` behind it. What the service cannot
+    The result has the original's element spec and cardinality; each iteration of it is the job's
+    next epoch. Its attribute `penstock` is the `Reader` behind it. What the service cannot
     run, the end of the pipeline, runs here.
 
     Args:
@@ -75,9 +77,8 @@ def distribute(
         job_name: names the job, so that it outlives this process.
         seed: decides the order and the randomness of every epoch; None draws one.
         lanes: number of lanes; by default 16, or 1 where the order must be the source's.
-        block: elements of a lane before the next one's turn; by default about 256 KiB worth,
-            4 MiB where the splits themselves are mixed, or 1 where the pipeline interleaves files
-            or shuffles what is in them.
+        block: elements of a lane before the next one's turn; by default about 256 KiB worth, 4 MiB
+            where splits are mixed, 1 where the pipeline interleaves or shuffles what is in files.
         deterministic: False takes elements in whatever order they arrive.
         exact: False lets splits of files end in a short batch, for more work on the workers.
         strict: what a replay cannot reproduce is an error, not a warning.
@@ -96,7 +97,7 @@ def distribute(
         restore: where to go on: a position, its text, or "committed"; see `Reader`.
         resumable: the reader may be restored later: no cardinality is declared.
         consumer: (rank, world) of this process, where several share the job's lanes; see `Reader`.
-        timing: intervals and deadlines.
+        timing, security: intervals and deadlines; certificates and token (see `Security`).
     """
     arguments = locals()  # exactly the arguments above; `Reader` takes the same
     return functools.partial(_distributed, arguments)

@@ -22,6 +22,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import ResizedError, UsageError
+from ..security.access import Access
+from ..security.settings import Security
 from ..timing import Timing
 from .control import Control, parse_service
 from .session import COMMITTED
@@ -53,6 +55,7 @@ def join(
     at_least: int = 1,
     timeout_s: float | None = None,
     timing: Timing | None = None,
+    security: Security | None = None,
 ) -> Membership:
     """Becomes one of a job's consumers; waits until those who read already have agreed.
 
@@ -62,6 +65,7 @@ def join(
         at_least: wait for so many consumers: at a training's start, how many there will be.
         timeout_s: how long to wait, in seconds; None for as long as it takes.
         timing: intervals and deadlines.
+        security: certificates and token; by default the cluster's own, or as the environment says.
 
     Returns:
         The rank, the number of consumers, and the generation of their group.
@@ -76,7 +80,8 @@ def join(
         raise UsageError(f"at_least must be a whole number from 1, not {at_least!r:.80}")
     from ..proto import control_pb2
 
-    control = Control(parse_service(service), timing or Timing())
+    access = Access.load(Security.of(security, service))
+    control = Control(parse_service(service), timing or Timing(), access)
     try:
         request = control_pb2.JoinGroupRequest(
             group=job_name, member=secrets.token_hex(8), at_least=at_least
@@ -256,6 +261,7 @@ def shared(
     before_resize: Callable[[Member], object] | None = None,
     after_resize: Callable[[Member], object] | None = None,
     timing: Timing | None = None,
+    security: Security | None = None,
     **options: Any,
 ) -> Iterator[Member]:
     """Reads a job together with whoever else does: no ranks, each element to one of them.
@@ -270,6 +276,7 @@ def shared(
         before_resize: see `member`.
         after_resize: see `member`.
         timing: intervals and deadlines.
+        security: certificates and token; by default the cluster's own, or as the environment says.
         options: what else `Reader` takes, the same in all processes.
 
     Raises:
@@ -280,7 +287,7 @@ def shared(
         raise UsageError(f"{', '.join(sorted(taken))}: processes that share a job agree on that")
     from .reader import Reader
 
-    seat = join(service, job_name, timing=timing)
+    seat = join(service, job_name, timing=timing, security=security)
     reader = Reader(
         dataset,
         service,
@@ -288,6 +295,7 @@ def shared(
         consumer=seat,
         restore=COMMITTED,
         timing=timing,
+        security=security,
         **options,
     )
     with member(

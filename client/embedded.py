@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..security.settings import Security
 from .daemon import Daemon
 
 if TYPE_CHECKING:
@@ -42,11 +43,14 @@ class LocalCluster:
         worker_timeout_s: a worker silent for so many seconds is dead.
         worker_arguments: more command line arguments for every worker.
         dispatcher_arguments: more command line arguments for every dispatcher.
+        security: certificates and token of every daemon; by default none, whatever the environment
+            says. The certificate must be of 127.0.0.1.
 
     Attributes:
         address: `host:port` of every dispatcher: the `service` argument of `penstock.distribute`.
         dispatcher: the dispatcher's `Daemon`.
         standby_dispatcher: that of the second one; None without.
+        security: certificates and token, as given; `penstock.distribute(cluster)` uses them.
         workers: the workers' `Daemon`s, standbys last, in the order of their start.
 
     Raises:
@@ -66,12 +70,14 @@ class LocalCluster:
         worker_timeout_s: float = 5.0,
         worker_arguments: Sequence[str] = (),
         dispatcher_arguments: Sequence[str] = (),
+        security: Security | None = None,
     ) -> None:
         for name, value in (("workers", workers), ("standbys", standbys)):
             if value < 0:
                 raise UsageError(f"{name} must be a number >= 0, not {value!r}")
         if standby_dispatcher and not journal:
             raise UsageError("a standby dispatcher takes the journal over: it needs journal=True")
+        self.security = security or Security()
         self._temporary = directory is None
         self.directory = Path(directory or tempfile.mkdtemp(prefix="penstock-"))
         (self.directory / "logs").mkdir(parents=True, exist_ok=True)
@@ -222,7 +228,7 @@ class LocalCluster:
             self._workers_started += 1
             name = f"{command}-{self._workers_started}"
         log_path = self.directory / "logs" / f"{name}.log"
-        common = ("--announce=-", "--stop-on-stdin-eof")
+        common = ("--announce=-", "--stop-on-stdin-eof", *self.security.arguments())
         return Daemon(name, (command, *common, *arguments), log_path, environment)
 
 

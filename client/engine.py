@@ -19,7 +19,7 @@ from .epoch import EpochReader, failure_of
 from .events import Done, Fail, Placed, Report
 from .history import History
 from .links import Links
-from .messages import frame_of, progress_of
+from .messages import frame_of, problems_of, progress_of
 from .resumed import ResumedCore
 from .starts import Start
 from .sync import Outgoing, SyncLoop
@@ -27,6 +27,7 @@ from .sync import Outgoing, SyncLoop
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from ..errors import AuthenticationError
     from ..proto.chunk import Chunk
     from ..proto.hashing import Digest, Hashes
     from ..proto.spec import ComponentSpec
@@ -93,7 +94,7 @@ class Engine:
         self._next_epoch = list(job.next_epoch)
         self._readers: list[EpochReader] = []
         self._given_up: deque[EpochReader] = deque()
-        self._links = Links(self, job=job.job, client=job.client, timing=timing)
+        self._links = Links(self, job, timing, control.access)
         self._term = job.term
         self._version = 0
         self._sequence = 0
@@ -224,13 +225,16 @@ class Engine:
             self.news()
         _flush(links)
 
-    def link_down(self, link: WorkerLink, detail: str) -> bool:
+    def link_down(
+        self, link: WorkerLink, detail: str, refusal: AuthenticationError | None = None
+    ) -> bool:
         """A worker is not connected (any more); whether the link shall try again."""
         worker = link.target.worker
         with self.changed:
             if not self._links.is_current(link):
                 return False
-            self._links.up.discard(worker)
+            if self._links.is_refused_by_all(link, refusal) and refusal is not None:
+                self._set_error(refusal)
             if self._closed or self.error is not None:
                 return False
             for reader in self._readers:
@@ -310,11 +314,7 @@ class Engine:
                 seen_version=self._version,
                 hold_ms=0 if urgent else int(self.timing.heartbeat_s * 1000),
                 epochs=[progress_of(reader) for reader in self._readers],
-                problems=[
-                    control_pb2.Problem(attempt=p.attempt, code=p.code, detail=p.detail)
-                    for reader in self._readers
-                    for p in reader.core.problems()
-                ],
+                problems=problems_of(self._readers),
                 failure=self._failure,
                 sequence=self._sequence,
                 trainer_step=self.trainer_step,

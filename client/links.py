@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from ..security.access import OPEN, Access
 from .stream import Target, WorkerLink
 
 if TYPE_CHECKING:
+    from ..errors import AuthenticationError
     from ..proto import control_pb2
     from ..timing import Timing
+    from .opened import OpenedJob
     from .stream import Listener
 
 logger = logging.getLogger(__name__)
@@ -20,22 +23,25 @@ class Links:
 
     Args:
         listener: is told what comes on every link.
-        job: the job's id.
-        client: this client's incarnation.
+        job: what is read.
         timing: intervals and deadlines.
+        access: whom to trust, and what to show.
 
     Attributes:
         up: the workers that are connected.
     """
 
-    def __init__(self, listener: Listener, *, job: str, client: str, timing: Timing) -> None:
+    def __init__(
+        self, listener: Listener, job: OpenedJob, timing: Timing, access: Access = OPEN
+    ) -> None:
         self.up: set[str] = set()
         self._listener = listener
         self._job = job
-        self._client = client
         self._timing = timing
+        self._access = access
         self._current: dict[str, WorkerLink] = {}
         self._old: list[WorkerLink] = []
+        self._refusing: set[str] = set()
 
     def get(self, worker: str) -> WorkerLink | None:
         """The link to a worker."""
@@ -60,6 +66,19 @@ class Links:
         """Whether it was not replaced by another link to the worker."""
         return self._current.get(link.target.worker) is link
 
+    def is_refused_by_all(self, link: WorkerLink, refusal: AuthenticationError | None) -> bool:
+        """A link is down, perhaps because it is refused; whether none is let in anywhere.
+
+        One worker of many that is set up wrongly is one that cannot be reached.
+        """
+        worker = link.target.worker
+        self.up.discard(worker)
+        if refusal is None:
+            self._refusing.discard(worker)
+        else:
+            self._refusing.add(worker)
+        return not self.up and self._current.keys() <= self._refusing
+
     def forget(self, link: WorkerLink) -> None:
         """The link ends itself: nothing is wanted from its worker."""
         del self._current[link.target.worker]
@@ -73,10 +92,11 @@ class Links:
         """A new link; apart, so that a simulation can make links of its own."""
         return WorkerLink(
             target,
-            job=self._job,
-            client=self._client,
+            job=self._job.job,
+            client=self._job.client,
             listener=self._listener,
             timing=self._timing,
+            access=self._access,
         )
 
     def join(self, timeout_s: float) -> None:

@@ -9,6 +9,8 @@ from ..proto.wire import FrameType
 from .events import Credit, Done, Fail, Fetch, Report
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ..proto.hashing import Digest
     from ..proto.position import StreamPosition
     from .epoch import EpochReader
@@ -58,3 +60,12 @@ def progress_of(reader: EpochReader) -> control_pb2.EpochProgress:
         digest=None if reader.finished is None else _digest(reader.finished),
         resumed=None if reader.start is None else _resumed(reader.start),
     )
+
+
+def problems_of(readers: Iterable[EpochReader]) -> list[control_pb2.Problem]:
+    """What is wrong with attempts, for the dispatcher."""
+    return [
+        control_pb2.Problem(attempt=problem.attempt, code=problem.code, detail=problem.detail)
+        for reader in readers
+        for problem in reader.core.problems()
+    ]

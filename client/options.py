@@ -11,6 +11,7 @@ from ..errors import UsageError
 from ..proto.position import Consumer
 from ..proto.spec import numpy_dtype
 from ..recovery.extensions import find_extension
+from ..security.settings import Security
 from ..timing import Timing
 from .lanes import DEFAULT_MEMORY_LIMIT
 
@@ -49,6 +50,7 @@ class JobOptions:
     max_bad: int = 10
     timing: Timing = field(default_factory=Timing)
     consumer: Consumer | None = None
+    security: Security | None = None
 
 
 def default_block(
@@ -96,6 +98,7 @@ def checked_options(
     max_bad: object = 10,
     timing: object = None,
     consumer: object = None,
+    security: object = None,
 ) -> JobOptions:
     """The options of a job, from arguments of whatever type.
 
@@ -131,6 +134,7 @@ def checked_options(
         max_bad=bad,
         timing=timing or Timing(),
         consumer=checked_consumer(consumer, job_name),
+        security=None if security is None else Security.of(security),
     )
 
 

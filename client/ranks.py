@@ -9,6 +9,8 @@ from ..errors import UnavailableError, UsageError
 from ..proto import control_pb2
 from ..recovery.arbitration import Ruling
 from ..recovery.policy import Action
+from ..security.access import Access
+from ..security.settings import Security
 from ..timing import Timing
 from .control import Control, parse_service
 from .restoring import checked_consumed
@@ -35,6 +37,7 @@ class RankArbiter:
         vote_s: from the first rank's proposal until it is ruled, if not all have voted by then.
         timeout_s: how long a ruling is waited for, the dispatcher's restarts included.
         timing: intervals and deadlines.
+        security: certificates and token; by default the cluster's own, or as the environment says.
 
     Raises:
         UsageError: an argument is not accepted.
@@ -50,6 +53,7 @@ class RankArbiter:
         vote_s: float = 5.0,
         timeout_s: float = 120.0,
         timing: Timing | None = None,
+        security: Security | None = None,
     ) -> None:
         if not isinstance(group, str) or not 0 < len(group) <= _NAME_CHARS_MAX:
             raise UsageError(
@@ -65,7 +69,8 @@ class RankArbiter:
         if vote_s > _VOTE_S_MAX:
             raise UsageError(f"vote_s must be at most {_VOTE_S_MAX:g}, not {vote_s!r:.80}")
         self._group, self._vote_s, self._timeout_s = group, vote_s, timeout_s
-        self._control = Control(parse_service(service), timing or Timing())
+        access = Access.load(Security.of(security, service))
+        self._control = Control(parse_service(service), timing or Timing(), access)
 
     def rule(self, step: int, round: int, fingerprint: str, action: Action) -> Ruling:
         """What is done about the fault of a step, given what this rank would do.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ..proto.hashing import Digest
     from ..proto.position import Consumer
+    from ..security.settings import Security
     from ..timing import Timing
     from .opened import OpenedJob
     from .options import JobOptions
@@ -63,6 +64,7 @@ class Reader:
         consumer: (rank, world): `world` processes share the job `job_name`, this one reads the
             lanes `l` with `l % world == rank`; see docs/elastic.md.
         timing: intervals and deadlines.
+        security: certificates and token; by default the cluster's own, or as the environment says.
 
     Attributes:
         plan: the analysed dataset (`penstock.graph.Plan`); None when read by fingerprint.
@@ -104,6 +106,7 @@ class Reader:
         resumable: bool = False,
         consumer: tuple[int, ...] | None = None,
         timing: Timing | None = None,
+        security: Security | None = None,
     ) -> None:
         options = checked_options(
             job_name=job_name,
@@ -122,6 +125,7 @@ class Reader:
             max_bad=max_bad,
             timing=timing,
             consumer=consumer,
+            security=security,
         )
         at = checked_restore(restore, options.job_name)
         self.error: BaseException | None = None

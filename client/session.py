@@ -15,6 +15,8 @@ from ..failpoints import failpoint
 from ..proto import control_pb2
 from ..proto.position import Position
 from ..proto.seats import GroupPosition
+from ..security.access import Access
+from ..security.settings import Security
 from . import crash
 from .control import Control, parse_service
 from .engine import Engine
@@ -54,7 +56,8 @@ class Session:
         origin: where this session goes on, once that is known.
 
     Raises:
-        UsageError: `service` is none, or has workers that were told their cache directory.
+        UsageError: `service` is none, or has workers that were told their cache directory, or a
+            file of the security settings cannot be used.
     """
 
     def __init__(
@@ -71,6 +74,9 @@ class Session:
                 "cache_dir is for a cluster that is started here (service=None); give the workers"
                 " of a service --cache-dir"
             )
+        # A cluster that is started here has settings of its own, whatever the environment's.
+        of_its_own = Security() if service is None and options.security is None else None
+        self._access = Access.load(of_its_own or Security.of(options.security, service))
         self._service = service  # a LocalCluster must live as long as we do
         self._streams = streams
         self._options = options
@@ -153,7 +159,7 @@ class Session:
         if self._addresses is None:
             raise RefusedError("a cluster of this reader's own has no other consumers")
         # Of its own: the job is closed when the group is formed, and with it what belongs to it.
-        control = Control(self._addresses, self._options.timing)
+        control = Control(self._addresses, self._options.timing, self._access)
         try:
             return control.join(
                 control_pb2.JoinGroupRequest(
@@ -201,10 +207,10 @@ class Session:
             from .embedded import LocalCluster
 
             logger.info("starting a cluster on this machine")
-            cluster = LocalCluster(cache_dir=self._options.cache_dir)
+            cluster = LocalCluster(cache_dir=options.cache_dir, security=options.security)
             weakref.finalize(self, cluster.close)
             self._addresses = parse_service(cluster)
-        self._control = control = Control(self._addresses, options.timing)
+        self._control = control = Control(self._addresses, options.timing, self._access)
         try:
             self._find_start(control)
             engine = self._open_job(control, resolve(control, self._streams))

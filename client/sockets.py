@@ -9,17 +9,23 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..security.access import OPEN, Access
+from ..security.tls_socket import TlsSocket
+
 if TYPE_CHECKING:
+    from ..security.tls_socket import Stream
     from ..timing import Timing
 
 
-def connect(address: str, unix_path: str, timing: Timing) -> socket.socket:
+def connect(address: str, unix_path: str, timing: Timing, access: Access = OPEN) -> Stream:
     """Connects, with `rpc_deadline_s` as the time limit of this and of what follows.
 
     Whether a path that exists here is the worker's, and not that of another machine or container
-    with the same name, shows when the worker says who it is; TCP is tried if nobody listens.
+    with the same name, shows when the worker says who it is; TCP is tried if nobody listens. A
+    Unix socket is never encrypted: its directory is this user's alone, and nothing leaves memory.
 
     Raises:
+        AuthenticationError: the worker's certificate is not trusted, or only one side has TLS.
         OSError: neither worked.
     """
     if unix_path and _is_socket(unix_path):
@@ -37,7 +43,15 @@ def connect(address: str, unix_path: str, timing: Timing) -> socket.socket:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     _keep_alive(sock, timing)
     _bound_sends(sock, timing)
-    return sock
+    if access.client is None:
+        return sock
+    tls = TlsSocket(sock, access.client, server_hostname=host.strip("[]"))
+    try:
+        tls.handshake(timing.rpc_deadline_s)
+    except BaseException:
+        sock.close()
+        raise
+    return tls
 
 
 def _is_socket(path: str) -> bool:

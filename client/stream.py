@@ -18,11 +18,28 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..errors import ChunkError, PenstockError, ProtocolError, RefusedError, VerificationError
+from ..errors import (
+    AuthenticationError,
+    ChunkError,
+    PenstockError,
+    ProtocolError,
+    RefusedError,
+    VerificationError,
+)
 from ..failpoints import failpoint
 from ..proto import chunk as chunk_codec
 from ..proto.hashing import Digest
-from ..proto.wire import PROTOCOL_VERSION, Frame, FrameType, read_frame, send_frame
+from ..proto.slots import AVAILABLE, is_unix
+from ..proto.wire import (
+    PROTOCOL_VERSION,
+    UNAUTHENTICATED,
+    Frame,
+    FrameType,
+    read_frame,
+    send_frame,
+)
+from ..security.access import OPEN, Access
+from .borrowing import Borrower
 from .buffers import BufferPool
 from .control import Backoff
 from .sockets import connect
@@ -33,6 +50,7 @@ if TYPE_CHECKING:
     from ..proto.chunk import Chunk
     from ..proto.hashing import Hashes
     from ..proto.spec import ComponentSpec
+    from ..security.tls_socket import Stream
     from ..timing import Timing
 
 logger = logging.getLogger(__name__)
@@ -55,7 +73,9 @@ class Listener(Protocol):
     """Who is told what a link hears; called on the link's thread, without any lock held."""
 
     def link_up(self, link: WorkerLink) -> None: ...
-    def link_down(self, link: WorkerLink, detail: str) -> bool: ...
+    def link_down(
+        self, link: WorkerLink, detail: str, refusal: AuthenticationError | None = None
+    ) -> bool: ...
     def specs_of(self, attempt: int) -> Sequence[ComponentSpec] | None: ...
     def chunk_came(self, attempt: int, chunk: Chunk, nbytes: int) -> None: ...
     def hashes_came(self, attempt: int, start: int, hashes: Hashes) -> None: ...
@@ -67,7 +87,7 @@ class Listener(Protocol):
 class _Wire:
     """One connected socket and what waits to be sent on it."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: Stream) -> None:
         self.sock = sock
         self.outbox: deque[tuple[FrameType, dict[str, Any]]] = deque()
         self.sending = threading.Lock()
@@ -102,16 +122,26 @@ class WorkerLink:
         client: this client's incarnation, for HELLO.
         listener: is told what comes.
         timing: intervals and deadlines.
+        access: whom to trust, and what to show.
     """
 
     def __init__(
-        self, target: Target, *, job: str, client: str, listener: Listener, timing: Timing
+        self,
+        target: Target,
+        *,
+        job: str,
+        client: str,
+        listener: Listener,
+        timing: Timing,
+        access: Access = OPEN,
     ) -> None:
         self.target = target
         self._hello = {"version": PROTOCOL_VERSION, "job": job, "client": client}
+        self._hello |= {"token": access.token} if access.token else {}
+        self._access = access
         self._listener = listener
         self._timing = timing
-        self._sock: socket.socket | None = None
+        self._sock: Stream | None = None
         self._wire: _Wire | None = None
         self._closed = threading.Event()
         name = f"penstock-stream-{target.worker}"
@@ -154,44 +184,74 @@ class WorkerLink:
 
     def _run(self) -> None:
         backoff = Backoff(self._timing)
-        wanted = True
+        wanted, warned = True, False
         while wanted and not self._closed.is_set():
+            refusal = None
             try:
                 detail = self._converse(backoff)
+            except AuthenticationError as error:
+                detail = f"worker {self.target.worker} at {self.target.address}: {error}"
+                refusal = AuthenticationError(detail)
+                if not warned:
+                    logger.warning("%s", detail)
+                warned = True
             except (OSError, PenstockError) as error:
                 detail = str(error) or type(error).__name__
             except Exception as error:
                 logger.exception("the stream of worker %s failed", self.target.worker)
                 detail = f"internal error: {error!r}"
             self._sock = self._wire = None
-            wanted = self._listener.link_down(self, detail)
+            wanted = self._listener.link_down(self, detail, refusal)
             if wanted:
                 logger.debug("worker %s: %s", self.target.worker, detail)
                 self._closed.wait(backoff.next_s())
 
     def _converse(self, backoff: Backoff) -> str:
         """Connects and reads until the connection ends; returns how it did."""
-        with connect(self.target.address, self.target.unix_path, self._timing) as sock:
+        with connect(
+            self.target.address, self.target.unix_path, self._timing, self._access
+        ) as sock:
             self._sock = sock
             if self._closed.is_set():  # `close` may have seen no socket to shut
                 return "closed"
-            self._shake_hands(sock)
+            borrower = self._shake_hands(sock)
             backoff.reset()
             self._wire = _Wire(sock)
             self._listener.link_up(self)
-            pool = BufferPool(_POOL_BYTES)
-            while (frame := read_frame(sock.recv_into, allocate=pool.allocate)) is not None:
-                self._handle(frame)
-                del frame  # else its buffer would not be free before the next one is read
+            try:
+                self._read_all(sock, borrower)
+            finally:
+                if borrower is not None:
+                    borrower.close()
         return "the worker closed the connection"
 
-    def _shake_hands(self, sock: socket.socket) -> None:
+    def _read_all(self, sock: Stream, borrower: Borrower | None) -> None:
+        """Reads and handles frames until the worker sends no more."""
+        pool = BufferPool(_POOL_BYTES)
+        recv_into = sock.recv_into if borrower is None else borrower.recv_into
+        while (frame := read_frame(recv_into, allocate=pool.allocate)) is not None:
+            if borrower is not None and frame.type is FrameType.SLOT:
+                borrower.learn(frame.header)
+                continue
+            if borrower is not None and "slot" in frame.header:
+                frame = Frame(frame.type, frame.header, borrower.payload(frame.header))
+            self._handle(frame)
+            del frame  # else its buffer would not be free before the next one is read
+            if borrower is not None and (slots := borrower.returnable()):
+                self.queue(FrameType.RETURN, {"slots": slots})
+                self.flush()
+
+    def _shake_hands(self, sock: Stream) -> Borrower | None:
+        """Greets the worker; who keeps the slots that it lends, if it can lend some."""
         failpoint("client.stream.before_hello")
-        send_frame(sock, FrameType.HELLO, self._hello)
+        borrower = Borrower(sock) if AVAILABLE and is_unix(sock) else None
+        send_frame(sock, FrameType.HELLO, {**self._hello, "slots": borrower is not None})
         frame = read_frame(sock.recv_into)
         if frame is None:
             raise ProtocolError("the worker closed the connection instead of a greeting")
         if frame.type is FrameType.FAIL:
+            if frame.header.get("code") == UNAUTHENTICATED:
+                raise AuthenticationError(str(frame.header.get("detail")))
             raise RefusedError(f"{frame.header.get('code')}: {frame.header.get('detail')}")
         if frame.type is not FrameType.WELCOME:
             raise ProtocolError(f"a {frame.type.name} came instead of a greeting")
@@ -199,6 +259,7 @@ class WorkerLink:
         if worker != self.target.worker:
             raise RefusedError(f"at {self.target.address} there is worker {worker!r} now")
         sock.settimeout(None)
+        return borrower
 
     def _handle(self, frame: Frame) -> None:
         header = frame.header
@@ -235,7 +296,7 @@ class WorkerLink:
         self._listener.chunk_came(attempt, chunk, len(frame.payload))
 
 
-def _shut(sock: socket.socket) -> None:
+def _shut(sock: Stream) -> None:
     with contextlib.suppress(OSError):  # it is broken already
         sock.shutdown(socket.SHUT_RDWR)
 

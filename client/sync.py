@@ -19,6 +19,7 @@ import grpc
 
 from .. import errors
 from ..failpoints import failpoint
+from ..security.faults import find_fault
 from .control import Backoff, error_of, is_transient
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ class SyncLoop:
                         "what the workers hold goes on to be delivered",
                         address,
                         now - answered_at,
-                        error.code().name,
+                        find_fault(address, self._control.access) or error.code().name,
                     )
                 self._control.rotate()
                 self._sleep(backoff.next_s())

@@ -35,6 +35,7 @@ from .progress import is_gone
 from .reachability import Reachability
 from .reports import Reports
 from .seats import Seats
+from .telling import Telling
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -81,7 +82,7 @@ class Engine:
 
     Attributes:
         state: read it freely.
-        news: versions and held calls of workers and jobs.
+        news, telling: versions and held calls of workers and jobs, and who is told of an event.
         reports: how far the running attempts are.
         offers: which splits live workers can continue.
         reachability: which workers clients cannot reach.
@@ -109,6 +110,7 @@ class Engine:
         self.measures = Measures()
         self.started_s = time.monotonic()
         self.reports = Reports()
+        self.telling = Telling(state, self.news, self.reports.produced)
         self.offers = Offers()
         self.endings: dict[str, str] = {}
         self.lost_s: dict[str, float] = {}
@@ -235,12 +237,9 @@ class Engine:
     def _apply(self, events: Sequence[Event]) -> None:
         for event in events:
             record = encode(event)
-            # Its worker has nothing to do for it any more, and need not know that at once: that
-            # would cost a call for each split.
-            made = isinstance(event, ev.SplitDelivered) and self.reports.is_made(self.state, event)
             touched = self.state.apply(event)
             self.committer.append(record)
-            self.news.bump(touched, quietly=made)
+            self.telling.tell(event, touched)
             self._touched |= touched
             if isinstance(event, _SEATING):
                 self._seats = None
@@ -345,9 +344,15 @@ class Engine:
         """What follows from an event outside the state: who is listened to, and the log."""
         log_event(self.state, event)
         match event:
+            case ev.AttemptAssigned(attempt):
+                self.reports.began(self.state.attempts[attempt], time.monotonic())
+                if self._look_s == float("inf"):
+                    self._alarm.ring()
+                failpoint("dispatcher.assign.after_append")
             case ev.WorkerLost(worker):
                 self.liveness.forget(worker)
                 self.news.forget(worker)
+                self.telling.told(worker)
                 self.offers.forget(worker)
                 self.reachability.lost(worker)
                 known = {w: at for w, at in self.lost_s.items() if w in self.state.lost}
@@ -376,11 +381,6 @@ class Engine:
                 self._epochs_over = True
             case ev.JobFailed() | FailoverDecided():
                 self._epochs_over = True
-            case ev.AttemptAssigned(attempt):
-                self.reports.began(self.state.attempts[attempt], time.monotonic())
-                if self._look_s == float("inf"):
-                    self._alarm.ring()
-                failpoint("dispatcher.assign.after_append")
             case FaultRaised():
                 self.deciding.raised(self.state.failover.next_fault - 1)
 

@@ -7,6 +7,7 @@ A record is msgpack `[kind, version, fields...]`. Decoding is strict; what does 
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ from .events import Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    _Function = Callable[[Any], Any]
 
 VERSION = 1
 #: Kinds of a later version, and how many fields they had in version 1: the others have defaults.
@@ -31,7 +34,7 @@ def _is_unsigned(value: object) -> bool:
 
 
 def _is_list_of(check: Callable[[object], bool]) -> Callable[[object], bool]:
-    return lambda value: type(value) is list and all(map(check, value))
+    return lambda value: type(value) is tuple and all(map(check, value))
 
 
 def _is_text(value: object) -> bool:
@@ -51,9 +54,17 @@ _CHECKS: Mapping[str, tuple[Callable[[object], bool], str]] = {
 _SIMPLE: Mapping[str, type[Any]] = {"int": int, "str": str, "bool": bool}
 
 _KINDS: Mapping[str, type[Any]] = {kind.__name__: kind for kind in Event.__args__}
+
+
+def fields(kind: type[Any]) -> tuple[tuple[str, str], ...]:
+    """The names of a kind's fields and their types, as they are written, in their order."""
+    if dataclasses.is_dataclass(kind):
+        return tuple((field.name, str(field.type)) for field in dataclasses.fields(kind))
+    return tuple((name, type_.__forward_arg__) for name, type_ in kind.__annotations__.items())
+
+
 _FIELDS: Mapping[str, tuple[tuple[str, str], ...]] = {
-    name: tuple((field.name, str(field.type)) for field in dataclasses.fields(kind))
-    for name, kind in _KINDS.items()
+    name: fields(kind) for name, kind in _KINDS.items()
 }
 
 
@@ -67,18 +78,29 @@ def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
 _VALUES: Mapping[type[Any], Callable[[Any], tuple[Any, ...]]] = {
     kind: _getter([field for field, _ in _FIELDS[name]]) for name, kind in _KINDS.items()
 }
-#: Of those kinds that hold numbers, strings and booleans only: the types of the fields, and what
-#: gives the numbers (and one more, so that there are always two).
-_PLAIN: Mapping[str, tuple[list[type[Any]], Callable[[list[Any]], tuple[Any, ...]]]] = {
+
+
+def _maker(kind: type[Any]) -> Callable[[tuple[Any, ...]], Any]:
+    """What makes an event of its fields; of a named tuple without a look at each."""
+    if issubclass(kind, tuple):
+        return partial(tuple.__new__, kind)
+    return lambda parts: kind(*parts)
+
+
+_MAKERS: Mapping[str, Callable[[tuple[Any, ...]], Any]] = {
+    name: _maker(kind) for name, kind in _KINDS.items()
+}
+#: Of those kinds that hold numbers, strings and booleans only: the types of a record's parts, what
+#: gives those that are numbers, and what makes the event.
+_PLAIN: Mapping[str, tuple[tuple[type[Any], ...], _Function, _Function]] = {
     name: (
-        [_SIMPLE[annotation] for _, annotation in fields],
-        itemgetter(*numbers, numbers[0]),
+        (str, int, *(_SIMPLE[annotation] for _, annotation in fields)),
+        itemgetter(1, 1, *(at for at, (_, kind) in enumerate(fields, 2) if kind == "int")),
+        _MAKERS[name],
     )
     for name, fields in _FIELDS.items()
     if all(annotation in _SIMPLE for _, annotation in fields)
-    if (numbers := [at for at, (_, annotation) in enumerate(fields) if annotation == "int"])
 }
-_NOT_PLAIN: tuple[None, Callable[[list[Any]], tuple[Any, ...]]] = (None, tuple)
 
 
 def values(event: Event) -> tuple[Any, ...]:
@@ -106,38 +128,44 @@ def decode(record: bytes) -> Event:
         JournalCorruptError: the record is no event that this version of penstock knows.
     """
     try:
-        parts = msgpack.unpackb(record)
+        parts = msgpack.unpackb(record, use_list=False)
     except (ValueError, msgpack.UnpackException) as error:
         raise JournalCorruptError(f"a record is not msgpack: {error}") from None
-    if type(parts) is not list or len(parts) < 2 or type(parts[0]) is not str:
+    # A restart may read a million of these: the usual ones are checked without a loop in Python.
+    named = type(parts) is tuple and parts and type(parts[0]) is str
+    plain = _PLAIN.get(parts[0]) if named else None
+    if plain is not None:
+        types, numbers, make = plain
+        if tuple(map(type, parts)) == types and parts[1] == VERSION and min(numbers(parts)) >= 0:
+            usual: Event = make(parts[2:])
+            return usual
+    kind = _check(parts)
+    event: Event = _MAKERS[kind](parts[2:])
+    return event
+
+
+def _check(parts: Any) -> str:
+    """Looks at a record's parts one by one; returns its kind."""
+    if type(parts) is not tuple or len(parts) < 2 or type(parts[0]) is not str:
         raise JournalCorruptError("a record is not a list [kind, version, fields...]")
-    kind, version = parts[0], parts[1]
-    del parts[:2]
+    kind: str = parts[0]
+    version = parts[1]
     if kind not in _KINDS or version not in (VERSION, version_of(kind)):
         raise JournalCorruptError(
             f"a record is of kind {kind[:80]!r}, version {version!r}, which this version of"
             " penstock does not know"
         )
-    # A restart may read a million of these: the usual ones are checked without a loop in Python.
-    types, numbers = _PLAIN.get(kind, _NOT_PLAIN)
-    if list(map(type, parts)) != types or min(numbers(parts)) < 0:
-        parts = _checked(kind, parts, _LATER[kind][1] if version != version_of(kind) else None)
-    event: Event = _KINDS[kind](*parts)
-    return event
-
-
-def _checked(kind: str, parts: list[Any], had: int | None) -> list[Any]:
-    """The fields, the first `had` of them, checked one by one, and lists made tuples."""
-    fields = _FIELDS[kind][:had]
-    if len(parts) != len(fields):
-        raise JournalCorruptError(f"a {kind} record has {len(parts)} fields, not {len(fields)}")
-    for (name, annotation), value in zip(fields, parts, strict=True):
-        check, wanted = _CHECKS[annotation]
+    wanted = _FIELDS[kind] if version == version_of(kind) else _FIELDS[kind][: _LATER[kind][1]]
+    if len(parts) - 2 != len(wanted):
+        raise JournalCorruptError(f"a {kind} record has {len(parts) - 2} fields, not {len(wanted)}")
+    for (name, annotation), value in zip(wanted, parts[2:], strict=True):
+        check, what = _CHECKS[annotation]
         if not check(value):
-            raise JournalCorruptError(f"{name} of a {kind} record is not {wanted}")
-    return [tuple(value) if type(value) is list else value for value in parts]
+            raise JournalCorruptError(f"{name} of a {kind} record is not {what}")
+    return kind
 
 
 def as_dict(event: Event) -> dict[str, object]:
     """The event for people and tools: its kind and its fields by name."""
-    return {"kind": type(event).__name__, **dataclasses.asdict(event)}
+    names = (name for name, _ in _FIELDS[type(event).__name__])
+    return {"kind": type(event).__name__, **dict(zip(names, values(event), strict=True))}

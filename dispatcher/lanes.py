@@ -111,6 +111,16 @@ class LaneBook:
         """The lane that delivers the split."""
         return self._lane_of[split]
 
+    def ahead(self, split: int) -> int:
+        """How many splits that have an attempt its lane delivers before this one."""
+        lane, position = self._at(split)
+        return bisect_left(lane.flight, position)
+
+    def running_at(self, lane_number: int, place: int) -> int | None:
+        """Of a lane's splits that have an attempt, the one with `place` of them before it."""
+        lane = self._lanes[lane_number]
+        return lane.splits[lane.flight[place]] if place < len(lane.flight) else None
+
     def current(self, lane_number: int) -> int | None:
         """The lane's first split that is not delivered, or None at its end."""
         lane = self._lanes[lane_number]

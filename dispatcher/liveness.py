@@ -2,6 +2,36 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..timing import Timing
+
+#: A held call is answered after this part of its peer's timeout at the latest.
+HOLD = 0.5
+#: In so many parts of its timeout a worker is heard of once at least.
+_HEARTBEATS = 4
+#: All workers together are to take this time for a heartbeat each at least: a heartbeat costs
+#: about a third of it.
+_WORKER_S = 0.001
+
+
+def heartbeat_s(timing: Timing) -> float:
+    """How long a worker may leave the dispatcher without a call, seconds."""
+    return min(timing.heartbeat_s, timing.worker_timeout_s / _HEARTBEATS)
+
+
+def worker_hold_s(timing: Timing, hold_ms: int, workers: int) -> float:
+    """How long a worker's call is held, seconds.
+
+    Args:
+        timing: intervals and deadlines.
+        hold_ms: what the worker asks for; 0: it is answered at once.
+        workers: how many there are. With many their calls are held longer than they ask for.
+    """
+    share_s = min(_WORKER_S * workers, timing.worker_timeout_s / _HEARTBEATS) if hold_ms else 0.0
+    return min(max(hold_ms / 1000, share_s), HOLD * timing.worker_timeout_s)
+
 
 class Liveness:
     """When each worker and each job's client was heard of last.

@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 def log_event(state: State, event: Event) -> None:
     """Tells of an event that was just applied."""
     match event:
+        case ev.SplitDelivered() | ev.SplitsCached() | ev.AttemptAssigned():
+            logger.debug("%s", event)
         case ev.WorkerLost(worker, reason):
             logger.warning("worker %s is lost: %s", worker, reason)
         case ev.WorkerRegistered():
@@ -78,8 +80,6 @@ def log_event(state: State, event: Event) -> None:
             logger.info("%s", event)
         case WorkerReadmitted() | JobFailoverSet() | JobPolicySet() | ElementRetried():
             logger.info("%s", event)
-        case ev.SplitDelivered() | ev.SplitsCached() | ev.AttemptAssigned():
-            logger.debug("%s", event)
 
 
 def _log_decision(state: State, event: FailoverDecided) -> None:

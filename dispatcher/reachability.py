@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..failpoints import failpoint
+from ..security.access import OPEN, Access
 from .probe import Verdict, probe
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Reachability:
         lose: declares a worker dead, for a reason.
 
     Attributes:
+        access: what workers are shown that are asked.
         reports: by job and attempt.
         avoided: by job, the workers that its client could not reach for long, and until when.
     """
@@ -69,6 +71,7 @@ class Reachability:
     timing: Timing
     heard_s: Mapping[str, float]
     lose: Callable[[str, str], None]
+    access: Access = OPEN
     reports: dict[str, dict[int, Report]] = field(default_factory=dict)
     avoided: dict[str, dict[str, float]] = field(default_factory=dict)
     _stopped: bool = False
@@ -194,7 +197,9 @@ class Reachability:
         pause_s = self.timing.retry_min_s
         while self._is_doubted(worker):
             asked_s = time.monotonic()
-            answer = await probe(worker.address, worker.worker, self.timing.probe_deadline_s)
+            answer = await probe(
+                worker.address, worker.worker, self.timing.probe_deadline_s, self.access
+            )
             failpoint("dispatcher.after_probe")
             logger.info("probe of worker %s: %s", worker.worker, answer.detail)
             if self._stopped or self.state.workers.get(worker.worker) is not worker:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..proto import control_pb2
-    from .events import SplitDelivered
     from .records import Attempt, EpochKey, Worker
     from .state import State
 
@@ -146,13 +145,6 @@ class Reports:
             self.produced[worker] &= left
             if not self.produced[worker]:
                 del self.produced[worker]
-
-    def is_made(self, state: State, split: SplitDelivered) -> bool:
-        """Whether the split that is being delivered has an attempt that is produced whole."""
-        epoch = state.epoch((split.job, split.stream, split.epoch))
-        known = epoch.splits.get(split.split) if epoch else None
-        attempt = state.attempts.get(known.attempt) if known else None
-        return attempt is not None and attempt.attempt in self.produced.get(attempt.worker, ())
 
     def dropped(self, number: int) -> None:
         """A client could not get the attempt from its worker, which does not hold it."""

@@ -176,7 +176,8 @@ def late_promotion(state: State) -> list[Event]:
     # Those that were lost and have been replaced are the last choice, but one all the same.
     lost = [lost for lost in state.lost.values() if not lost.standby]
     vacant = [one.worker for one in sorted(lost, key=lambda one: one.replaced)]
-    vacant += [w.worker for w in state.workers.values() if w.incarnation in retired]
+    if retired:  # else there is no need to look at a thousand workers
+        vacant += [w.worker for w in state.workers.values() if w.incarnation in retired]
     if not vacant:
         return []
     if any(takes_work(state, worker) for worker in state.workers.values()):
@@ -221,9 +222,13 @@ def slow_attempts(state: State, facts: Facts, patience_s: float) -> list[int]:
 def _standing_still(state: State, facts: Facts, timeout_s: float) -> list[tuple[int, float]]:
     """(attempt, since when) of those that had made nothing for `timeout_s` when last heard of."""
     out = []
+    # Nearly all have made something lately: of thousands that is all that is looked at.
+    latest_s = max(facts.heard_s.values(), default=float("-inf")) - timeout_s
     for number, progress in facts.progress.items():
+        if progress.since_s > latest_s or progress.waiting:
+            continue
         attempt = state.attempts.get(number)
-        if attempt is None or progress.waiting:
+        if attempt is None:
             continue
         if number in facts.produced.get(attempt.worker, ()):
             continue
@@ -243,6 +248,8 @@ def detours(state: State, facts: Facts, standing: Mapping[int, str]) -> list[Att
             worker is alive.
     """
     out: list[AttemptDropped] = []
+    if not standing:
+        return out
     live = {worker.worker for worker in state.workers.values() if takes_work(state, worker)}
     for number, why in standing.items():
         attempt = state.attempts.get(number)

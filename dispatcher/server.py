@@ -24,6 +24,9 @@ from ..failpoints import failpoint
 from ..journal import Log, hold
 from ..proto import control_pb2, control_pb2_grpc
 from ..recovery.extensions import Askers, find_extension
+from ..security.access import Access
+from ..security.channels import bind, demands
+from ..security.settings import Security
 from ..timing import Timing
 from .announce import announce, withdraw
 from .commit import Committer
@@ -72,6 +75,7 @@ class DispatcherOptions:
         failover_extension: `module::Class` that says what is done about faults; "" for penstock's.
         failover_deadline_s: how long it may take, seconds.
         alerts: tells a person of decisions that need one; None: by the log alone.
+        security: by what it shows who it is, and what it demands of its peers.
     """
 
     host: str = "127.0.0.1"
@@ -85,6 +89,7 @@ class DispatcherOptions:
     failover_extension: str = ""
     failover_deadline_s: float = 10.0
     alerts: Alerts | None = None
+    security: Security = field(default_factory=Security)
 
 
 class Dispatcher:
@@ -96,7 +101,7 @@ class Dispatcher:
         lease: of `options.journal`, if the caller has it; it is given up at the end.
 
     Raises:
-        UsageError: the failover extension cannot be loaded.
+        UsageError: the failover extension, or a file of the security settings, cannot be loaded.
 
     Attributes:
         address: `host:port` that it serves on, once started.
@@ -113,6 +118,7 @@ class Dispatcher:
         self.address = ""
         self.engine: Engine
         self._askers = Askers(options.failover_extension, options.failover_deadline_s)
+        self._access = Access.load(options.security, serving=True)
         self._log = log
         self._lease = lease
         self._server: grpc.aio.Server | None = None
@@ -128,8 +134,8 @@ class Dispatcher:
         started_s = time.monotonic()
         options = self.options
         # Bound first: a dispatcher that cannot serve must not begin a term.
-        server = self._server = _make_server()
-        port = _bind(server, options.host, options.port)
+        server = self._server = _make_server(self._access)
+        port = _bind(server, options.host, options.port, self._access)
         try:
             state, blobs = self._recover()
         except BaseException:
@@ -139,6 +145,7 @@ class Dispatcher:
             self._log, self.journal_failed, lambda: to_snapshot(state), options.snapshot_records
         )
         self.engine = Engine(state, committer, options.timing, self._askers, options.alerts)
+        self.engine.reachability.access = self._access
         failpoint("dispatcher.term.before_start")
         self.engine.start()
         await self.engine.durable()
@@ -214,6 +221,7 @@ async def serve(options: DispatcherOptions) -> None:
     """
     if options.failover_extension:
         find_extension(options.failover_extension, "--failover-extension")
+    Access.load(options.security, serving=True)  # a standby tells what is wrong before it waits
     if options.announce:
         withdraw(options.announce)
     loop = asyncio.get_running_loop()
@@ -237,8 +245,9 @@ async def serve(options: DispatcherOptions) -> None:
     await dispatcher.stop()
 
 
-def _make_server() -> grpc.aio.Server:
+def _make_server(access: Access) -> grpc.aio.Server:
     return grpc.aio.server(
+        interceptors=demands(access),
         options=(
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", _RECEIVE_BYTES_MAX),
@@ -248,20 +257,19 @@ def _make_server() -> grpc.aio.Server:
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
-        )
+        ),
     )
 
 
-def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
+def _bind(server: grpc.aio.Server, host: str, port: int, access: Access) -> int:
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        bound: int = server.add_insecure_port(address)
+        return bind(server, address, access)
     except RuntimeError as error:
         raise AddressInUseError(
             f"cannot listen on {address}: another process does, or it is not an address of this"
             f" machine ({error}). Choose another --host or --port; --port 0 takes any free one"
         ) from error
-    return bound
 
 
 def _watch_stdin(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:

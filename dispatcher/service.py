@@ -28,6 +28,7 @@ from . import (
 from .arrivals import Arrivals
 from .gathering import Gathering
 from .graphs import Graphs
+from .liveness import HOLD, heartbeat_s, worker_hold_s
 from .refusals import answering, ask_again, refuse, supersede
 from .status import picture
 from .views import Placements, gap_s, worker_view
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
     from .records import Job
 
 _PART_BYTES = 1 << 20
-#: A held call is answered after this part of its peer's timeout at the latest.
-_HOLD = 0.5
 
 
 class ControlService(control_pb2_grpc.ControlServicer):
@@ -171,7 +170,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
         )
         await engine.settled()
         if request.term == engine.state.term:
-            hold_s = min(request.hold_ms / 1000, _HOLD * engine.timing.client_timeout_s)
+            hold_s = min(request.hold_ms / 1000, HOLD * engine.timing.client_timeout_s)
             await engine.news.hold(job.job, request.seen_version, hold_s)
         await engine.news.pace(job.job, gap_s(job))
         await engine.settled()
@@ -282,7 +281,7 @@ class ControlService(control_pb2_grpc.ControlServicer):
             wanted=wanted,
             term=engine.state.term,
             worker=worker.worker,
-            heartbeat_ms=max(1, int(1000 * self._heartbeat_s())),
+            heartbeat_ms=max(1, int(1000 * heartbeat_s(engine.timing))),
         )
 
     @answering
@@ -309,12 +308,13 @@ class ControlService(control_pb2_grpc.ControlServicer):
         engine.reports.read(name, request.read)
         await engine.settled()
         if request.term == engine.state.term:
-            hold_s = min(request.hold_ms / 1000, _HOLD * engine.timing.worker_timeout_s)
+            hold_s = worker_hold_s(engine.timing, request.hold_ms, len(engine.state.workers))
             await engine.news.hold(name, request.seen_version, hold_s)
             await engine.settled()
         if not self._is_registered(request):
             return control_pb2.SyncWorkerReply(term=engine.state.term)
         worker = engine.state.workers[name]
+        engine.telling.told(name)
         reply = worker_view(engine.state, worker, engine.news.version(name))
         await engine.durable()
         failpoint("dispatcher.sync_worker.before_reply")
@@ -323,10 +323,6 @@ class ControlService(control_pb2_grpc.ControlServicer):
     def _is_registered(self, request: control_pb2.SyncWorkerRequest) -> bool:
         worker = self.engine.state.workers.get(request.worker)
         return worker is not None and worker.incarnation == request.incarnation
-
-    def _heartbeat_s(self) -> float:
-        timing = self.engine.timing
-        return min(timing.heartbeat_s, timing.worker_timeout_s / 4)
 
     # Everybody.
 

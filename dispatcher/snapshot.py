@@ -6,6 +6,8 @@ msgpack map with its version, read as strictly as the journal's events.
 
 from __future__ import annotations
 
+import functools
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -34,8 +36,6 @@ from .state import State
 from .validate import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from .quarantine import Bad
 
 VERSION = 7
@@ -62,7 +62,7 @@ def to_snapshot(state: State) -> bytes:
         "workers": [_row(worker, Worker, ("attempts",)) for worker in state.workers.values()],
         "lost": [_row(lost, LostWorker) for lost in state.lost.values()],
         "jobs": [_job_row(job) for job in state.jobs.values()],
-        "attempts": [_row(attempt, Attempt) for attempt in state.attempts.values()],
+        "attempts": [list(attempt) for attempt in state.attempts.values()],
         "stores": [
             [store, [[key, splits.to_bytes()] for key, splits in held.items()]]
             for store, held in state.stores.items()
@@ -240,5 +240,11 @@ def _epoch_row(epoch: Epoch) -> list[Any]:
     return [epoch.key, splits, delivered, epoch.count, epoch.total, kills, proven]
 
 
-def _row(record: Any, kind: type[Any], without: Iterable[str] = ()) -> list[Any]:
-    return [getattr(record, name) for name in kind.__dataclass_fields__ if name not in without]
+def _row(record: Any, kind: Any, without: tuple[str, ...] = ()) -> list[Any]:
+    return list(_getter(kind, without)(record))
+
+
+@functools.cache
+def _getter(kind: Any, without: tuple[str, ...]) -> attrgetter[tuple[Any, ...]]:
+    """What gives the values of a kind's fields: there may be thousands of its records."""
+    return attrgetter(*(name for name in kind.__dataclass_fields__ if name not in without))

@@ -35,12 +35,12 @@ class SplitSet:
 
     def add(self, split: int) -> None:
         """Adds a number; adding one that is there changes nothing."""
-        if split in self:
+        at, bit, bits = split >> 3, 1 << (split & 7), self._bits
+        if at >= len(bits):
+            bits.extend(bytes(at + 1 - len(bits)))
+        elif bits[at] & bit:
             return
-        at = split >> 3
-        if at >= len(self._bits):
-            self._bits.extend(bytes(at + 1 - len(self._bits)))
-        self._bits[at] |= 1 << (split & 7)
+        bits[at] |= bit
         self._count += 1
 
     def discard(self, split: int) -> None:

@@ -275,28 +275,29 @@ class State:
     # Attempts and splits.
 
     def _assign(self, event: ev.AttemptAssigned) -> set[str]:
+        number, job, _, _, split_number, name, trial = event
         epoch = self._epoch(event)
-        worker = self.workers.get(event.worker)
-        split = epoch.splits.get(event.split)
+        worker = self.workers.get(name)
+        split = epoch.splits.get(split_number)
         if split is None:
-            self._check_undelivered(epoch, event.split)
+            self._check_undelivered(epoch, split_number)
             split = Split()
-        if event.attempt < self.next_attempt:
-            raise InvalidEventError(f"attempt {event.attempt} is not new")
+        if number < self.next_attempt:
+            raise InvalidEventError(f"attempt {number} is not new")
         if split.attempt:
-            raise InvalidEventError(f"split {event.split} has attempt {split.attempt}")
-        if event.trial != split.failures + 1:
-            raise InvalidEventError(f"trial {event.trial} of split {event.split}")
+            raise InvalidEventError(f"split {split_number} has attempt {split.attempt}")
+        if trial != split.failures + 1:
+            raise InvalidEventError(f"trial {trial} of split {split_number}")
         if worker is None or not failover.takes_work(self, worker):
-            raise InvalidEventError(f"worker {event.worker} takes no attempts")
-        self.next_attempt = event.attempt + 1
-        split.attempt = event.attempt
-        epoch.splits[event.split] = split
-        worker.attempts[event.attempt] = None
-        self.attempts[event.attempt] = event
+            raise InvalidEventError(f"worker {name} takes no attempts")
+        self.next_attempt = number + 1
+        split.attempt = number
+        epoch.splits[split_number] = split
+        worker.attempts[number] = None
+        self.attempts[number] = event
         if epoch.book is not None:
-            epoch.book.assigned(event.split)
-        return {event.worker, event.job}
+            epoch.book.assigned(split_number)
+        return {name, job}
 
     def _check_undelivered(self, epoch: Epoch, split: int) -> None:
         """Refuses what is no split, or a delivered one. Texts are made only when they are needed:
@@ -317,34 +318,40 @@ class State:
 
     def end_attempt(self, attempt: Attempt) -> set[str]:
         """An attempt is over; a part of `apply`."""
-        epoch = self._epoch(attempt)
-        split = epoch.splits[attempt.split]
+        return self._end(attempt, self._epoch(attempt))
+
+    def _end(self, attempt: Attempt, epoch: Epoch) -> set[str]:
+        number, job, _, _, split_number, worker, _ = attempt
+        split = epoch.splits[split_number]
         split.attempt = 0
         if not split.failures:
-            del epoch.splits[attempt.split]
-        del self.attempts[attempt.attempt]
-        del self.workers[attempt.worker].attempts[attempt.attempt]
+            del epoch.splits[split_number]
+        del self.attempts[number]
+        del self.workers[worker].attempts[number]
         if epoch.book is not None:
-            epoch.book.dropped(attempt.split)
-        return {attempt.worker, attempt.job}
+            epoch.book.dropped(split_number)
+        return {worker, job}
 
     def _deliver(self, event: ev.SplitDelivered) -> set[str]:
         epoch = self._epoch(event)
+        number = event.split
         touched: set[str] = set()
-        split = epoch.splits.get(event.split)
+        split = epoch.splits.get(number)
         if split is None:
-            self._check_undelivered(epoch, event.split)
-        elif split.attempt:
-            failover.learn(self, split)
-            probing.learn(epoch, self.attempts[split.attempt].worker, event)
-            touched = self.end_attempt(self.attempts[split.attempt])
-        epoch.splits.pop(event.split, None)
-        epoch.kills.pop(event.split, None)
-        epoch.delivered.add(event.split)
+            self._check_undelivered(epoch, number)
+        else:
+            if split.attempt:
+                failover.learn(self, split)
+                probing.learn(epoch, self.attempts[split.attempt].worker, event)
+                touched = self._end(self.attempts[split.attempt], epoch)
+            epoch.splits.pop(number, None)
+        if epoch.kills:
+            epoch.kills.pop(number, None)
+        epoch.delivered.add(number)
         epoch.count += event.count
         epoch.total = (epoch.total + event.total) & _MASK
         if epoch.book is not None:
-            epoch.book.delivered(event.split)
+            epoch.book.delivered(number)
         return touched
 
     def _job(self, job_id: str) -> Job:

@@ -28,33 +28,27 @@ _GAP_S_MAX = 0.25
 
 def worker_view(state: State, worker: Worker, version: int) -> control_pb2.SyncWorkerReply:
     """Everything that a worker should hold."""
-    specs = []
+    reply = control_pb2.SyncWorkerReply(term=state.term, version=version, registered=True)
+    add = reply.attempts.add  # made in its place: a list of them would be copied
     for number in worker.attempts:
         attempt = state.attempts[number]
         job = state.jobs[attempt.job]
         epoch = job.epochs[attempt.stream, attempt.epoch]
-        specs.append(
-            control_pb2.AttemptSpec(
-                attempt=number,
-                job=attempt.job,
-                stream=attempt.stream,
-                epoch=attempt.epoch,
-                split=attempt.split,
-                dataset=job.streams[attempt.stream].dataset,
-                seed=job.seed,
-                # From the second trial on elements are made one by one, and named.
-                trial=max(attempt.trial, 2) if is_suspect(epoch, attempt.split) else attempt.trial,
-                cache=mode_of(state, job, attempt.stream),
-                bad=left_out(job, (attempt.stream, attempt.epoch, attempt.split)),
-            )
+        add(
+            attempt=number,
+            job=attempt.job,
+            stream=attempt.stream,
+            epoch=attempt.epoch,
+            split=attempt.split,
+            dataset=job.streams[attempt.stream].dataset,
+            seed=job.seed,
+            # From the second trial on elements are made one by one, and named.
+            trial=max(attempt.trial, 2) if is_suspect(epoch, attempt.split) else attempt.trial,
+            cache=mode_of(state, job, attempt.stream),
+            bad=left_out(job, (attempt.stream, attempt.epoch, attempt.split)),
         )
-    return control_pb2.SyncWorkerReply(
-        term=state.term,
-        version=version,
-        registered=True,
-        attempts=specs,
-        probes=_probes(state, worker),
-    )
+    reply.probes.extend(_probes(state, worker))
+    return reply
 
 
 def _probes(state: State, worker: Worker) -> list[control_pb2.AttemptSpec]:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 PROTOCOL_VERSION = 2
 MAGIC = b"PNSK"
+#: The code of a FAIL frame that answers a HELLO without an acceptable token, or a plain one.
+UNAUTHENTICATED = "UNAUTHENTICATED"
 ALIGNMENT = 64
 
 _PREFIX = struct.Struct("<4sHBBI4xQ")
@@ -58,6 +60,8 @@ class FrameType(enum.IntEnum):
     FAIL = 7
     CREDIT = 8
     RELEASE = 9
+    SLOT = 10
+    RETURN = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +199,8 @@ def parse_prefix(
         raise ProtocolError(f"{len(data)} bytes are not a frame's prefix of {PREFIX_BYTES}")
     magic, version, type_, flags, header_bytes, payload_bytes = _PREFIX.unpack_from(data)
     if magic != MAGIC:
+        if magic[:2] == b"\x16\x03":
+            raise ProtocolError("the peer speaks TLS, and this side has no certificate for it")
         raise ProtocolError(f"this is not a penstock data stream: it begins with {magic!r}")
     if version != PROTOCOL_VERSION:
         raise ProtocolError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from .buffer import Buffer
-from .messages import Held, SendChunk, SendEnd, SendHashes, State
+from .messages import Held, SendChunk, SendEnd, SendHashes, State, Wake
 
 if TYPE_CHECKING:
     from ..proto.hashing import Digest
@@ -136,6 +136,10 @@ class Attempt:
             element=self.element,
             exceptions=self.exceptions,
         )
+
+    def wake(self) -> list[Wake]:
+        """The instruction that there may be something to send of it, if somebody fetches it."""
+        return [] if self.fetch is None else [Wake(self.fetch.connection)]
 
     @property
     def choosing(self) -> bool:

@@ -12,9 +12,8 @@ hashes before its first element if asked to verify, then pieces while it has cre
 Memory: each attempt that produces or holds pieces may hold an equal share of the limit, and one
 piece at least, so no lane can starve another: however full the buffers are, an attempt with an
 empty one goes on. A share is exceeded by one piece at most, since a piece is made before its size
-is known, and by the whole of it only when new attempts have made the shares smaller.
-
-Replays take turns, see `turns`.
+is known, and by the whole of it only when new attempts have made the shares smaller. Replays take
+turns, see `turns`; when the dispatcher is told of what is produced, see `tidings`.
 """
 
 from __future__ import annotations
@@ -37,6 +36,7 @@ from .messages import (
     StopAttempt,
     Wake,
 )
+from .tidings import Tidings
 from .turns import Turns
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class AttemptBook:
         self._limit = memory_limit
         self._grace_s = grace_s
         self._turns = Turns()
+        self._tidings = Tidings()
         self._last_fetch = 0
         self._attempts: dict[int, Attempt] = {}
         self._runs: dict[int, Attempt] = {}
@@ -91,7 +92,8 @@ class AttemptBook:
         return [out for number in list(self._attempts) for out in self._drop(number)]
 
     def held(self) -> list[Held]:
-        """What the dispatcher is told."""
+        """What the dispatcher is told now."""
+        self._tidings.told()
         return [attempt.held() for attempt in self._attempts.values()]
 
     # What the producers say. A run that was stopped meanwhile changes nothing.
@@ -128,7 +130,7 @@ class AttemptBook:
         attempt.buffer.begin(hashes)
         attempt.restored = 0 if attempt.read else len(hashes)
         told = self._settle(attempt) or ([Report()] if attempt.restored else [])
-        return [*told, *self._wake(attempt)]
+        return [*told, *attempt.wake()]
 
     def kept(self, run: int, elements: int) -> tuple[int, Hashes] | None:
         """What a checkpoint after `elements` elements of a run needs besides its state.
@@ -152,7 +154,8 @@ class AttemptBook:
         attempt.buffer.append(piece)
         attempt.paused = not self._goes_on(attempt)
         caught_up = replaying and not attempt.replaying
-        return [*out, *(self._rebalance() if caught_up else []), *self._wake(attempt)]
+        out += self._rebalance() if caught_up else []
+        return [*out, *self._tidings.of(self._runs.values()), *attempt.wake()]
 
     def may_produce(self, run: int) -> bool:
         """False: wait for ResumeProducing (or StopAttempt)."""
@@ -177,7 +180,9 @@ class AttemptBook:
             raise ValueError(f"digest of {digest.count} elements, {attempt.buffer.made} made")
         attempt.state, attempt.digest, attempt.paused = State.PRODUCED, digest, False
         self._settle(attempt)
-        return [Report(), *self._wake(attempt), *self._rebalance()]
+        self._tidings.produced()
+        resumed = self._rebalance()
+        return [*self._tidings.of(self._runs.values()), *attempt.wake(), *resumed]
 
     def failed(
         self, run: int, code: str, detail: str, element: int | None = None, *chain: str
@@ -190,7 +195,7 @@ class AttemptBook:
         attempt.element, attempt.exceptions = element, chain
         attempt.detail = detail.encode()[:DETAIL_BYTES_MAX].decode(errors="ignore")
         attempt.buffer.clear()
-        return [Report(), *self._wake(attempt), *self._rebalance()]
+        return [Report(), *attempt.wake(), *self._rebalance()]
 
     # What the clients say.
 
@@ -238,7 +243,7 @@ class AttemptBook:
         active = held.active
         held.buffer.acknowledge(min(received, held.fetch.next))
         resumed = self._rebalance() if active != held.active else self._resume(held)
-        return [*resumed, *self._wake(held)]
+        return [*resumed, *held.wake()]
 
     def release(self, connection: int, attempt: int) -> list[Instruction]:
         """The client that fetches this attempt does not want it any more."""
@@ -345,7 +350,7 @@ class AttemptBook:
         if attempt.wanted is None:
             attempt.wanted = fetch.first
             out = self._count(attempt) if attempt.begun else []
-        return [*out, *self._rebalance(), *self._wake(attempt)]
+        return [*out, *self._rebalance(), *attempt.wake()]
 
     def _settle(self, attempt: Attempt) -> list[Instruction]:
         """The run begins where its buffer does."""
@@ -356,8 +361,7 @@ class AttemptBook:
 
     def _count(self, attempt: Attempt) -> list[Instruction]:
         """Counts what is made again, once both the run and its client have begun."""
-        made_again = (attempt.wanted or 0) - attempt.restored
-        attempt.recomputed = 0 if attempt.read else max(0, made_again)
+        attempt.recomputed = 0 if attempt.read else max(0, (attempt.wanted or 0) - attempt.restored)
         return [Report()] if attempt.recomputed else []
 
     def _unfetch(self, attempt: Attempt) -> None:
@@ -373,9 +377,6 @@ class AttemptBook:
             return []
         state.fails.append(SendFail(connection, number, GONE, f"attempt {number}: {why}"))
         return [Wake(connection)]
-
-    def _wake(self, attempt: Attempt) -> list[Instruction]:
-        return [] if attempt.fetch is None else [Wake(attempt.fetch.connection)]
 
     # Memory.
 

@@ -7,14 +7,17 @@ import errno
 import logging
 import os
 import socket
+import ssl
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import ProtocolError
+from ..errors import AuthenticationError, ProtocolError
 from ..failpoints import failpoint
+from ..proto.slots import AVAILABLE, SLOTS_MAX, is_unix
 from ..proto.wire import (
     PROTOCOL_VERSION,
+    UNAUTHENTICATED,
     Frame,
     FrameLimits,
     FrameType,
@@ -22,10 +25,16 @@ from ..proto.wire import (
     read_frame,
     send_frame,
 )
+from ..security.tls_socket import TlsSocket, begins_with_tls
+from .lending import Lender
 from .messages import Send, SendChunk, SendEnd, SendFail, SendHashes, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from ..security.access import Access
+    from ..security.tls_socket import Stream
+    from .lending import Budget
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +44,12 @@ CLIENT_LIMITS = FrameLimits(
 )
 _U63_MAX = (1 << 63) - 1
 _BUFFER_BYTES = 4 << 20
+_READ_BYTES = 1 << 20
+_SHORTER = "a segment became shorter while it was sent"
+_TLS_ONLY = (
+    "this worker speaks TLS only: give the file of its authority by PENSTOCK_TLS_CA or"
+    " penstock.Security"
+)
 
 
 class Desk(Protocol):
@@ -66,8 +81,10 @@ class Connection:
         sock: blocking; closed in the end.
         desk: who decides what is sent.
         worker: this worker's id, for WELCOME.
+        access: what is demanded of the client.
         hello_deadline_s: how long the client may take for its HELLO, and a farewell to be sent.
         on_end: called once when the connection is over.
+        budget: of slots, for a client on this machine that can do with them.
     """
 
     def __init__(
@@ -76,15 +93,20 @@ class Connection:
         name: str,
         desk: Desk,
         worker: Callable[[], str],
+        access: Access,
         hello_deadline_s: float,
         on_end: Callable[[Connection], None],
+        budget: Budget,
     ) -> None:
-        self._sock = sock
+        self._sock: Stream = sock
         self._name = name
         self._desk = desk
         self._worker = worker
+        self._access = access
         self._hello_deadline_s = hello_deadline_s
         self._on_end = on_end
+        self._budget = budget
+        self._lender: Lender | None = None
         self._number = 0
         self._reader = threading.Thread(
             target=self._read_main, name=f"penstock-read-{name}", daemon=True
@@ -116,14 +138,18 @@ class Connection:
         except Exception:
             logger.exception("connection %s: closed", self._name)
         finally:
+            if self._lender is not None:
+                self._lender.close()
             self._on_end(self)
 
     def _serve(self) -> None:
-        tune(self._sock)
+        if not self._is_secured():
+            return
         try:
             self._read_hello()
-        except ProtocolError as error:
-            self._say_farewell(str(error))
+        except (ProtocolError, AuthenticationError) as error:
+            refused = isinstance(error, AuthenticationError)
+            self._say_farewell(str(error), UNAUTHENTICATED if refused else "PROTOCOL")
             return
         # Before the client can open another one: a higher number is a newer connection.
         self._number = self._desk.open()
@@ -144,6 +170,26 @@ class Connection:
             self._say_farewell(farewell)
         self.close()
         self._join_sender()
+
+    def _is_secured(self) -> bool:
+        """Shakes hands for TLS, where that is demanded; whether the client may go on."""
+        sock = self._sock
+        assert isinstance(sock, socket.socket)
+        tune(sock)
+        if self._access.server is None or sock.family == socket.AF_UNIX:
+            return True
+        if not begins_with_tls(sock, self._hello_deadline_s):
+            self._say_farewell(_TLS_ONLY, UNAUTHENTICATED)
+            return False
+        tls = TlsSocket(sock, self._access.server, server_side=True)
+        try:
+            tls.handshake(self._hello_deadline_s)
+        except (AuthenticationError, ssl.SSLError) as error:
+            logger.warning("connection %s: refused: %s", self._name, error)
+            self._hang_up()
+            return False
+        self._sock = tls
+        return True
 
     def _join_sender(self, timeout_s: float | None = None) -> None:
         if self._sender.ident is not None:  # else the client was gone before its welcome
@@ -166,6 +212,14 @@ class Connection:
                 f"the client speaks version {version!r:.20} of the data protocol, this worker"
                 f" {PROTOCOL_VERSION}: run the same release of penstock on both"
             )
+        if not self._access.accepts(frame.header.get("token")):
+            shown = "the client's is wrong" if "token" in frame.header else "the client shows none"
+            raise AuthenticationError(
+                f"this worker demands a token, and {shown}: give the file of the cluster's token by"
+                " PENSTOCK_TOKEN_FILE or penstock.Security"
+            )
+        if AVAILABLE and is_unix(self._sock) and frame.header.get("slots") is True:
+            self._lender = Lender(self._sock, self._budget)
         job, client = (str(frame.header.get(key, "?"))[:80] for key in ("job", "client"))
         # One that only asks whether we are there names no job, and may ask every few seconds.
         level = logging.INFO if job else logging.DEBUG
@@ -178,6 +232,9 @@ class Connection:
 
     def _handle(self, frame: Frame) -> None:
         header = frame.header
+        if frame.type is FrameType.RETURN:
+            self._take_back(header)
+            return
         attempt = _natural(header, "attempt", frame.type)
         if frame.type is FrameType.FETCH:
             first = _natural(header, "from", frame.type)
@@ -195,15 +252,18 @@ class Connection:
         else:
             raise ProtocolError(f"a client does not send {frame.type.name} frames")
 
+    def _take_back(self, header: dict[str, Any]) -> None:
+        ids = header.get("slots")
+        if not isinstance(ids, list) or len(ids) > SLOTS_MAX or self._lender is None:
+            raise ProtocolError(f"slots of a RETURN frame are none: {ids!r:.40}")
+        if not all(type(number) is int for number in ids) or not self._lender.returned(ids):
+            raise ProtocolError(f"a RETURN frame has slots that were not lent: {ids!r:.40}")
+
     def _send_main(self) -> None:
         try:
             while (send := self._desk.next_send(self._number)) is not None:
                 failpoint("worker.stream.before_send")
-                if isinstance(send, SendChunk) and send.piece.stored is not None:
-                    send_stored(self._sock, send.piece.header, send.piece.stored)
-                else:
-                    type_, header, buffers = frame_of(send)
-                    send_frame(self._sock, type_, header, buffers)
+                self._send(send)
                 failpoint("worker.stream.after_send")
         except OSError as error:
             logger.info("connection %s: broken: %s", self._name, error)
@@ -212,13 +272,28 @@ class Connection:
             logger.exception("connection %s: closed", self._name)
             self.close()
 
-    def _say_farewell(self, detail: str) -> None:
+    def _send(self, send: Send) -> None:
+        piece = send.piece if isinstance(send, SendChunk) else None
+        if piece is not None and self._lender is not None and self._lender.send(piece):
+            return
+        if piece is not None and piece.stored is not None:
+            send_stored(self._sock, piece.header, piece.stored)
+            return
+        type_, header, buffers = frame_of(send)
+        send_frame(self._sock, type_, header, buffers)
+
+    def _say_farewell(self, detail: str, code: str = "PROTOCOL") -> None:
         """Tells the client why; it need not listen."""
         logger.warning("connection %s: refused: %s", self._name, detail)
-        fail = {"attempt": 0, "code": "PROTOCOL", "detail": detail}
+        fail = {"attempt": 0, "code": code, "detail": detail}
         with contextlib.suppress(OSError):
             self._sock.settimeout(self._hello_deadline_s)
             send_frame(self._sock, FrameType.FAIL, fail)
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Lets the client read what was said last."""
+        with contextlib.suppress(OSError, AuthenticationError):
             # Closing with unread bytes would reset the connection and the text be lost.
             self._sock.shutdown(socket.SHUT_WR)
             for _ in self._drain():
@@ -227,7 +302,7 @@ class Connection:
     def _drain(self) -> Iterator[int]:
         """Reads what a refused client still sends, up to a bound."""
         end = time.monotonic() + self._hello_deadline_s
-        scratch = bytearray(1 << 16)
+        scratch = memoryview(bytearray(1 << 16))
         left = 1 << 24
         while left > 0 and time.monotonic() < end and (got := self._sock.recv_into(scratch)):
             left -= got
@@ -254,20 +329,40 @@ def frame_of(send: Send) -> tuple[FrameType, dict[str, Any], Sequence[bytes | me
             return FrameType.FAIL, {"attempt": attempt, "code": code, "detail": detail}, []
 
 
-def send_stored(sock: socket.socket, header: dict[str, Any], stored: Stored) -> None:
+def send_stored(sock: Stream, header: dict[str, Any], stored: Stored) -> None:
     """Sends a CHUNK frame whose payload goes from its file to the socket inside the kernel.
+
+    With TLS the kernel cannot do it, and the payload is read to be encrypted.
 
     Raises:
         OSError: from the socket or the file; also if the file has become shorter.
     """
-    for part in encode_head(FrameType.CHUNK, header, stored.nbytes, stored.digest):
+    head = encode_head(FrameType.CHUNK, header, stored.nbytes, stored.digest)
+    if isinstance(sock, TlsSocket):
+        sock.sendall(b"".join(head))
+        for piece in _read_stored(stored):
+            sock.sendall(piece)
+        return
+    for part in head:
         sock.sendall(part, socket.MSG_MORE if stored.nbytes else 0)
     at, end = stored.offset, stored.offset + stored.nbytes
     while at < end:
         sent = os.sendfile(sock.fileno(), stored.descriptor, at, end - at)
         if not sent:
-            raise OSError(errno.EIO, "a segment became shorter while it was sent")
+            raise OSError(errno.EIO, _SHORTER)
         at += sent
+
+
+def _read_stored(stored: Stored) -> Iterator[memoryview]:
+    """A stored payload, part by part in the same memory."""
+    buffer = memoryview(bytearray(min(_READ_BYTES, stored.nbytes)))
+    at, end = stored.offset, stored.offset + stored.nbytes
+    while at < end:
+        got = os.preadv(stored.descriptor, [buffer[: end - at]], at)
+        if not got:
+            raise OSError(errno.EIO, _SHORTER)
+        yield buffer[:got]
+        at += got
 
 
 def tune(sock: socket.socket) -> None:

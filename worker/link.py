@@ -11,6 +11,9 @@ import grpc
 
 from .. import errors
 from ..proto import control_pb2, control_pb2_grpc
+from ..security.access import OPEN, Access
+from ..security.channels import open_channel
+from ..security.faults import Suspicion
 from .messages import AttemptError
 
 if TYPE_CHECKING:
@@ -118,15 +121,18 @@ class Link:
     Args:
         addresses: `host:port` of each, in the order of trying.
         timing: intervals and deadlines.
+        access: whom to trust, and what to show.
     """
 
-    def __init__(self, addresses: Sequence[str], timing: Timing) -> None:
+    def __init__(self, addresses: Sequence[str], timing: Timing, access: Access = OPEN) -> None:
         self._addresses = tuple(addresses)
         self._timing = timing
+        self._access = access
         self._lock = threading.Lock()
         self._turn = 0
         self._channel: grpc.Channel | None = None
         self._closed = threading.Event()
+        self._suspicion = Suspicion(access, len(self._addresses))
 
     @property
     def address(self) -> str:
@@ -148,8 +154,14 @@ class Link:
         """For calls to the present address."""
         with self._lock:
             if self._channel is None:
-                self._channel = grpc.insecure_channel(self.address, options=_OPTIONS)
+                self._channel = open_channel(self.address, self._access, _OPTIONS)
             return control_pb2_grpc.ControlStub(self._channel)  # type: ignore[no-untyped-call]
+
+    def refusal(self, error: grpc.RpcError) -> errors.PenstockError | None:
+        """Why the present dispatcher refuses this worker; None if another try may help."""
+        if error.code() is grpc.StatusCode.UNAVAILABLE:
+            return self._suspicion.find(self.address)
+        return final_error(error)
 
     def next(self) -> None:
         """A call failed: go on with the next address, or this one on a new channel."""

@@ -1,4 +1,4 @@
-"""One thread for each running attempt, from its start to its end, failure or stop."""
+"""A thread for each running attempt, from its start to its end, failure or stop."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from ..failpoints import failpoint
+from .threads import Task, Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,10 +107,10 @@ class Outlet:
         self._sink.save(self._run, elements, take)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Run:
-    thread: threading.Thread
-    stopped: threading.Event = field(default_factory=threading.Event)
+    task: Task
+    stopped: threading.Event
 
 
 class Producers:
@@ -132,6 +133,7 @@ class Producers:
         self._grace_s = grace_s
         self._words = words
         self._sink: Sink | None = None
+        self._threads = Threads()
         self._lock = threading.Lock()
         self._runs: dict[int, _Run] = {}
 
@@ -142,16 +144,14 @@ class Producers:
     def start(self, assignment: Assignment, run: int) -> None:
         """Begins a run in a thread of its own."""
         stopped = threading.Event()
-        thread = threading.Thread(
-            target=self._main,
-            args=(assignment, run, stopped),
-            name=f"{THREAD_PREFIX}{assignment.attempt}",
-            daemon=True,
+        task = Task(
+            f"{THREAD_PREFIX}{assignment.attempt}",
+            lambda: self._main(assignment, run, stopped),
         )
         with self._lock:
-            self._runs[run] = _Run(thread, stopped)
+            self._runs[run] = _Run(task, stopped)
         logger.info("%s: started, trial %d", assignment, assignment.trial)
-        thread.start()
+        self._threads.start(task)
 
     def stop(self, run: int) -> None:
         """Tells a run to stop; it does after the element at hand."""
@@ -161,15 +161,15 @@ class Producers:
             found.stopped.set()
 
     def close(self, deadline_s: float) -> list[str]:
-        """Waits for all runs, which must have been stopped; names the threads still alive."""
+        """Waits for all runs, which must have been stopped; names threads that still run one."""
         end = time.monotonic() + deadline_s
         with self._lock:
             runs = list(self._runs.values())
         for run in runs:
             run.stopped.set()
         for run in runs:
-            run.thread.join(max(0.0, end - time.monotonic()))
-        return [run.thread.name for run in runs if run.thread.is_alive()]
+            run.task.wait(max(0.0, end - time.monotonic()))
+        return [run.task.name for run in runs if not run.task.is_over]
 
     def _main(self, assignment: Assignment, run: int, stopped: threading.Event) -> None:
         sink = self._sink

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 TARGET_BYTES = 4 << 20
 TARGET_S = 0.25
+#: What a batch may take: pieces are several, so that one is late by a part of that at most where
+#: many splits have begun at once and each takes longer than it was measured.
+_BATCH_S = TARGET_S / 8
 ELEMENTS_MAX = 4096
 #: Elements in a batch of a stream whose rate is not known yet.
 _FIRST_BATCH = 8
@@ -39,11 +42,12 @@ class Rate:
                 self._changed.notify_all()
 
     def batch_size(self, fixed_bytes: int | None) -> int:
-        """How many elements make a piece of the intended size and time: a power of two.
+        """How many elements are a batch: a power of two.
 
-        Blocks of a lane are powers of two as well, so a piece is handed to the trainer whole. Of
-        the runs that ask while nothing is known, the first is answered at once; the others wait a
-        moment for what it finds out, since a batch cannot change its size later.
+        By their bytes they make a piece, by their time an eighth of one. Blocks of a lane are
+        powers of two as well, so a piece of one batch is handed to the trainer whole. Of the runs
+        that ask while nothing is known, the first is answered at once; the others wait a moment
+        for what it finds out, since a batch cannot change its size later.
         """
         with self._changed:
             if self.element_s is None:
@@ -53,7 +57,7 @@ class Rate:
             nbytes = self.element_bytes if fixed_bytes is None else fixed_bytes
             seconds = self.element_s
         by_bytes = _FIRST_BATCH if nbytes is None else TARGET_BYTES / max(nbytes, 1)
-        by_time = _FIRST_BATCH if seconds is None else TARGET_S / max(seconds, 1e-9)
+        by_time = _FIRST_BATCH if seconds is None else _BATCH_S / max(seconds, 1e-9)
         worth = int(max(1, min(by_bytes, by_time, ELEMENTS_MAX)))
         return 1 << (worth.bit_length() - 1)
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..failpoints import failpoint
+from ..security.access import Access
+from ..security.settings import Security
 from ..timing import Timing
 from .agent import Agent
 from .announce import announce, withdraw
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CLOSE_DEADLINE_S = 2.0
+#: What slots may have of the memory limit: one part in so many.
+_SLOTS_PART = 4
 _ANY_HOSTS = ("0.0.0.0", "::", "")
 
 
@@ -63,7 +67,8 @@ class WorkerOptions:
             address, the one that the way to the dispatcher begins at.
         standby: get no work until another worker fails.
         slots: attempts to run at once ahead of need.
-        memory_limit: bytes that the buffers of all attempts may hold together.
+        memory_limit: bytes that the buffers of all attempts, and the memory that is shared with
+            clients on this machine, may have together.
         unix: also listen on a Unix socket, for clients on this machine.
         checkpoint_dir: local directory for checkpoints, which several workers may share; empty:
             none are taken.
@@ -76,6 +81,7 @@ class WorkerOptions:
         last_exit: how the process before this one ended, if its supervisor says so; else 0.
         announce: file to write one JSON line to once registered; "-" is standard output.
         stop_on_stdin_eof: stop when standard input ends.
+        security: by what it shows who it is, and what it demands of its peers.
         timing: intervals and deadlines.
 
     Raises:
@@ -98,6 +104,7 @@ class WorkerOptions:
     last_exit: int = 0
     announce: str = ""
     stop_on_stdin_eof: bool = False
+    security: Security = field(default_factory=Security)
     timing: Timing = field(default_factory=Timing)
 
     def __post_init__(self) -> None:
@@ -126,9 +133,11 @@ class Worker:
     Raises:
         AddressInUseError: the address is taken.
         UnavailableError: the address cannot be listened on.
+        UsageError: a file of the security settings cannot be used.
     """
 
     def __init__(self, options: WorkerOptions, on_change: Callable[[], None]) -> None:
+        access = Access.load(options.security, serving=True)
         import tensorflow as tf  # late, so that bad usage is told at once
 
         from .cached import run_cached
@@ -136,16 +145,17 @@ class Worker:
         from .recorder import Recorder
 
         timing = options.timing
-        self._link = Link(parse_addresses(options.dispatcher), timing)
+        self._link = Link(parse_addresses(options.dispatcher), timing, access)
         self._interval = Interval.parse(options.checkpoint_interval)
         self._keeper: Keeper | None = None
         self._streams = DatasetCache(self._load)
         self._run_attempt, self._run_cached, self._recorder = run_attempt, run_cached, Recorder
         former, limits = _former(options)
-        path = Path(options.last_words) if options.last_words else None
-        self._words = LastWords(path, limits.deaths) if path is not None else None
+        words = options.last_words
+        self._words = LastWords(Path(words), limits.deaths) if words else None
         self._producers = Producers(self._produce, timing.attempt_grace_s, self._words)
-        book = AttemptBook(limits.memory_limit, timing.attempt_grace_s)
+        slots = limits.memory_limit // _SLOTS_PART if options.unix else 0
+        book = AttemptBook(limits.memory_limit - slots, timing.attempt_grace_s)
         self._exchange = Exchange(
             book,
             self._producers.start,
@@ -162,6 +172,8 @@ class Worker:
             options.port,
             unix=options.unix,
             hello_deadline_s=timing.rpc_deadline_s,
+            slots=slots,
+            access=access,
         )
         self.listen = _address(options.host, self._server.port)
         self.address = _address(_advertised(options), self._server.port)

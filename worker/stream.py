@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AddressInUseError, UnavailableError
+from ..security.access import OPEN, Access
 from .connection import Connection
+from .lending import Budget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,7 +116,9 @@ class StreamServer:
         host: address to listen on.
         port: port to listen on; 0 picks a free one.
         unix: also listen on a Unix socket.
+        access: what is demanded of clients.
         hello_deadline_s: how long a client may take to introduce itself.
+        slots: bytes that the slots of all clients on this machine may have together.
 
     Attributes:
         port: the TCP port.
@@ -134,10 +138,14 @@ class StreamServer:
         *,
         unix: bool,
         hello_deadline_s: float,
+        slots: int = 0,
+        access: Access = OPEN,
     ) -> None:
+        self._budget = Budget(slots)
         self._desk = desk
         self._worker = worker
         self._hello_deadline_s = hello_deadline_s
+        self._access = access
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._accepted = 0
@@ -206,7 +214,14 @@ class StreamServer:
 
     def _add(self, sock: socket.socket, name: str) -> None:
         connection = Connection(
-            sock, name, self._desk, self._worker, self._hello_deadline_s, self._forget
+            sock,
+            name,
+            self._desk,
+            self._worker,
+            self._access,
+            self._hello_deadline_s,
+            self._forget,
+            self._budget,
         )
         with self._lock:
             if self._closing.is_set():

@@ -21,6 +21,7 @@ from penstock.errors import PenstockError, UnavailableError, VerificationError
 from penstock.proto import control_pb2
 from penstock.proto.position import Consumer
 from penstock.proto.wire import PROTOCOL_VERSION, FrameType
+from penstock.security.access import OPEN
 from penstock.worker.messages import SendChunk, SendEnd, SendFail, SendHashes
 
 from .checks import Witness
@@ -158,6 +159,8 @@ class SimLinks(Links):
 
 class SimControl:
     """What the engine asks of its `Control` besides the long polls."""
+
+    access = OPEN
 
     def __init__(self, trainer: SimTrainer) -> None:
         self._trainer = trainer
@@ -302,7 +305,7 @@ class SimTrainer:
             memory_limit=setup.client_memory,
             timing=self._timing,
         )
-        links = SimLinks(engine, job=job.job, client=job.client, timing=self._timing)
+        links = SimLinks(engine, job, self._timing)
         links.trainer = self
         engine._links = links
         engine._sync = cast(SyncLoop, SimSync(self, engine))

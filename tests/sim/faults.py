@@ -170,17 +170,19 @@ class Faults:
         trainer = world.trainers[name]
         if trainer.finished or name in world.given_up:
             return
-        if self.journal_lost:  # it would begin anew, in another world
-            world.given_up.add(name)
-            world.trainer_over()
-            return
         world.kill(trainer.process)
         clock = world.clock
         clock.at(clock.now_s + delay_s, None, self._start_trainer, trainer)
 
     def _start_trainer(self, trainer: SimTrainer) -> None:
-        if self._world.trainers[trainer.name] is trainer:
-            self._world.start_trainer(trainer.name, trainer.witness)
+        world, name = self._world, trainer.name
+        if world.trainers[name] is not trainer:
+            return
+        if self.journal_lost:  # it would begin anew, in another world
+            world.given_up.add(name)
+            world.trainer_over()
+            return
+        world.start_trainer(name, trainer.witness)
 
     # All and everything.
 

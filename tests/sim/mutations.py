@@ -52,7 +52,7 @@ def assigns_a_split_twice(patch: Patch) -> None:
 
     def twice(state: Any, facts: Any, seats: Any) -> list[Any]:
         events = list(assignments(state, facts, seats))
-        again = [dataclasses.replace(e, attempt=e.attempt + 1) for e in events[-1:]]
+        again = [e._replace(attempt=e.attempt + 1) for e in events[-1:]]
         return events + again
 
     patch.setattr(scheduler, "assignments", twice)

@@ -14,6 +14,7 @@ from typing import Any
 from penstock.dispatcher import reachability
 from penstock.dispatcher.probe import Answer, Verdict
 from penstock.errors import JobFailedError, PenstockError, RefusedError
+from penstock.security.access import Access
 from penstock.testing.disk import SimDisk
 from penstock.worker.messages import Assignment
 
@@ -250,7 +251,7 @@ class World:
             return silence_s >= self.setup.timing.client_timeout_s
         return False
 
-    async def probe(self, address: str, worker: str, deadline_s: float) -> Answer:
+    async def probe(self, address: str, worker: str, deadline_s: float, _: Access) -> Answer:
         """The dispatcher's question to a worker, over this network; see `dispatcher/probe.py`."""
         await asyncio.sleep(self.net.lag_s())
         there = self.worker_at(address)

@@ -23,7 +23,14 @@ from penstock.proto.chunk import Chunk
 from penstock.proto.deal import deal
 from penstock.proto.hashing import DigestBuilder
 from penstock.proto.spec import ComponentSpec
-from penstock.proto.wire import PROTOCOL_VERSION, Frame, FrameType, read_frame, send_frame
+from penstock.proto.wire import (
+    PROTOCOL_VERSION,
+    UNAUTHENTICATED,
+    Frame,
+    FrameType,
+    read_frame,
+    send_frame,
+)
 
 SplitData = Callable[[int, int], list[np.ndarray]]
 NUMBER = (ComponentSpec("int64", ()),)
@@ -51,6 +58,8 @@ class FakeWorker:
         self.released: list[int] = []
         self.broken: set[int] = set()
         self.fail: dict[int, tuple[str, str]] = {}
+        #: It lets nobody in, for that reason.
+        self.refusal = ""
         #: Fetches that begin from now on send so many elements, and no more.
         self.pause_after: int | None = None
         #: Where it is not set, connections are made and wait to be welcomed.
@@ -87,6 +96,10 @@ class FakeWorker:
             assert hello.type is FrameType.HELLO
             assert hello.header["version"] == PROTOCOL_VERSION
             self.welcoming.wait(30.0)
+            if self.refusal:
+                refusal = {"attempt": 0, "code": UNAUTHENTICATED, "detail": self.refusal}
+                send_frame(sock, FrameType.FAIL, refusal)
+                return
             send_frame(
                 sock, FrameType.WELCOME, {"version": PROTOCOL_VERSION, "worker": self.announced}
             )

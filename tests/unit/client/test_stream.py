@@ -18,7 +18,7 @@ class Silence:
     def link_up(self, link: WorkerLink) -> None:
         raise AssertionError("nobody greeted")
 
-    def link_down(self, link: WorkerLink, detail: str) -> bool:
+    def link_down(self, link: WorkerLink, detail: str, refusal: object = None) -> bool:
         self.down.set()
         return False
 

@@ -155,7 +155,7 @@ def any_event() -> st.SearchStrategy[ev.Event]:
     kinds = typing.get_args(ev.Event)
     return st.one_of(
         *(
-            st.builds(kind, *(_BY_ANNOTATION[str(f.type)] for f in dataclasses.fields(kind)))
+            st.builds(kind, *(_BY_ANNOTATION[type_] for _, type_ in event_records.fields(kind)))
             for kind in kinds
         )
     )
@@ -189,6 +189,15 @@ def test_any_bytes_are_an_event_or_corruption(record: bytes) -> None:
         (["TermStarted", 1, "1"], "unsigned"),
         (["EpochStarted", 1, "j1", 0, -1], "epoch of a EpochStarted record is not an unsigned"),
         (["EpochStarted", 1, "j1", False, 1], "stream of a EpochStarted record is not an uns"),
+        (["AttemptAssigned", 1, 1, "j1", 0, 0, 0, "w1"], "6 fields, not 7"),
+        (["AttemptAssigned", 1, 1, "j1", 0, -1, 0, "w1", 1], "epoch of a AttemptAssigned"),
+        (["SplitDelivered", 1, "j1", 0, True, 0, 0, 0, 0], "epoch of a SplitDelivered"),
+        (["SplitDelivered", 1, "j1", 0, 0, 0, 0, 0, -1], "chain of a SplitDelivered"),
+        (["SplitDelivered", 2, "j1", 0, 0, 0, 0, 0, 0], "version 2"),
+        (["JobRewound", 1, "j1", [0, -1]], "a list of unsigned"),
+        (["JobRewound", 1, "j1", {}], "a list of unsigned"),
+        ([["TermStarted"], 1, 1], "not a list"),
+        ([{}, 1, 1], "not a list"),
         (["WorkerLost", 1, "w1", b"why"], "reason of a WorkerLost record is not a string"),
     ],
 )

@@ -6,18 +6,21 @@ import asyncio
 import time
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.dispatcher import events as ev
 from penstock.dispatcher.alarm import Alarm
 from penstock.dispatcher.facts import Facts
+from penstock.dispatcher.liveness import worker_hold_s
 from penstock.dispatcher.news import News
 from penstock.dispatcher.scheduler import assignments
 from penstock.dispatcher.seats import Seats
 from penstock.dispatcher.state import State
 from penstock.dispatcher.views import Placements, gap_s
 from penstock.proto import control_pb2 as pb
+from penstock.timing import Timing
 
 from .builders import build, dataset, delivered, job, schedule, worker
 from .cluster import Worker, opened, placed, progress, run, serving
@@ -193,3 +196,21 @@ def test_an_alarm_rings_for_what_comes_before_its_moment_only() -> None:
         await asyncio.wait_for(sleeping, 5.0)
 
     run(test())
+
+
+# Heartbeats.
+
+
+def test_many_workers_are_held_longer_than_they_ask_for() -> None:
+    timing = Timing(worker_timeout_s=5.0)
+    assert worker_hold_s(timing, 500, 10) == 0.5
+    assert worker_hold_s(timing, 500, 900) == pytest.approx(0.9)
+    assert worker_hold_s(timing, 500, 100_000) == 1.25  # four heartbeats in its timeout
+
+
+def test_who_does_not_ask_to_be_held_is_not() -> None:
+    assert worker_hold_s(Timing(), 0, 100_000) == 0.0
+
+
+def test_nobody_is_held_for_more_than_half_of_its_timeout() -> None:
+    assert worker_hold_s(Timing(worker_timeout_s=5.0), 60_000, 10) == 2.5

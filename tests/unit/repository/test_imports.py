@@ -12,14 +12,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 LEAVES = {"errors", "failpoints", "timing"}
 MAY_IMPORT = {
+    "security": LEAVES,
     "proto": LEAVES,
     "journal": LEAVES,
     "graph": LEAVES | {"proto"},
-    "dispatcher": LEAVES | {"proto", "journal", "recovery"},
-    "worker": LEAVES | {"proto", "journal", "graph"},
-    "client": LEAVES | {"proto", "journal", "graph", "recovery"},
+    "dispatcher": LEAVES | {"proto", "journal", "recovery", "security"},
+    "worker": LEAVES | {"proto", "journal", "graph", "security"},
+    "client": LEAVES | {"proto", "journal", "graph", "recovery", "security"},
     "recovery": LEAVES | {"proto"},
-    "testing": LEAVES | {"proto", "journal", "graph"},
+    "testing": LEAVES | {"proto", "journal", "graph", "security"},
     "faults": LEAVES | {"proto", "journal", "client", "worker", "bench", "soak", "cli"},
 }
 TENSORFLOW_FILES = {

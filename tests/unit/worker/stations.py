@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from penstock.proto.wire import FrameType
+from penstock.security.access import OPEN, Access
 from penstock.worker.attempts import AttemptBook
 from penstock.worker.exchange import Exchange
 from penstock.worker.messages import Assignment
@@ -20,7 +21,12 @@ GRACE_S = 0.2
 class Station:
     """A server with its exchange; attempts are started but produce only what a test puts."""
 
-    def __init__(self, memory_limit: int = 1 << 30, hello_deadline_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        memory_limit: int = 1 << 30,
+        hello_deadline_s: float = 5.0,
+        access: Access = OPEN,
+    ) -> None:
         self.runs: dict[int, int] = {}
         self.stopped: list[int] = []
         book = AttemptBook(memory_limit, GRACE_S)
@@ -32,6 +38,7 @@ class Station:
             0,
             unix=True,
             hello_deadline_s=hello_deadline_s,
+            access=access,
         )
         self.server.start()
         self.tcp = ("127.0.0.1", self.server.port)

@@ -326,3 +326,15 @@ def test_the_rate_forgets_slowly_and_stays_within_bounds() -> None:
     assert rate.batch_size(64 << 20) == 1
     rate.learn(1, 1000, 1, 1000.0)
     assert rate.batch_size(1) == 1
+
+
+@pytest.mark.parametrize(
+    ("element_bytes", "element_s", "size"),
+    [(8, 1e-3, 16), (1 << 20, 1e-6, 4), (8, 1e-9, 4096), (8, 10.0, 1)],
+)
+def test_a_batch_is_a_piece_by_its_bytes_and_an_eighth_of_one_by_its_time(
+    element_bytes: int, element_s: float, size: int
+) -> None:
+    rate = Rate()
+    rate.learn(100, 100 * element_bytes, 100, 100 * element_s)
+    assert rate.batch_size(None) == size

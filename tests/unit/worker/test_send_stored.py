@@ -13,28 +13,34 @@ import pytest
 
 from penstock.proto.chunk import Chunk, decode, encode
 from penstock.proto.wire import FrameType, payload_digest, read_frame
+from penstock.security.tls_socket import TlsSocket
 from penstock.worker.connection import send_stored
 from penstock.worker.messages import Stored
 
+from ...papers import Papers, tls_pair
 
-@pytest.fixture(params=["unix", "tcp"])
-def sockets(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, socket.socket]]:
-    if request.param == "unix":
-        ours, theirs = socket.socketpair()
+Pair = tuple[socket.socket, socket.socket] | tuple[TlsSocket, TlsSocket]
+
+
+@pytest.fixture(params=["unix", "tcp", "tls"])
+def sockets(request: pytest.FixtureRequest, papers: Papers) -> Iterator[Pair]:
+    if request.param == "tls":
+        pair: Pair = tls_pair(papers.good, papers.good)
+    elif request.param == "unix":
+        pair = socket.socketpair()
     else:
         with socket.create_server(("127.0.0.1", 0)) as server:
-            ours = socket.create_connection(server.getsockname())
-            theirs, _ = server.accept()
-    with ours, theirs:
-        yield ours, theirs
+            pair = socket.create_connection(server.getsockname()), server.accept()[0]
+    with pair[0], pair[1]:
+        yield pair
 
 
-@pytest.mark.parametrize("elements", [0, 1, 5000])
+@pytest.mark.parametrize("elements", [0, 1, 5000, 50_000])
 def test_the_reader_gets_the_chunk_under_the_new_numbers(
-    sockets: tuple[socket.socket, socket.socket], tmp_path: Path, elements: int
+    sockets: Pair, tmp_path: Path, elements: int
 ) -> None:
     ours, theirs = sockets
-    chunk = Chunk.from_stacked(7, [np.arange(elements * 100).reshape(elements, 100)])
+    chunk = Chunk.from_stacked(7, [np.arange(elements * 10).reshape(elements, 10)])
     header, buffers = encode(chunk, {})
     payload = b"".join(buffers)
     path = tmp_path / "stored"
@@ -53,7 +59,7 @@ def test_the_reader_gets_the_chunk_under_the_new_numbers(
 
 
 def test_a_file_that_has_become_shorter_breaks_the_connection(
-    sockets: tuple[socket.socket, socket.socket], tmp_path: Path
+    sockets: Pair, tmp_path: Path
 ) -> None:
     ours, _ = sockets
     path = tmp_path / "stored"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from penstock.proto.wire import MAGIC, PROTOCOL_VERSION, FrameType, encode_frame, read_frame
+from penstock.security.access import Access
 
 from .clients import Client
 from .stations import Station
@@ -100,3 +101,34 @@ def test_a_stream_that_ends_before_hello_is_no_error(station: Station) -> None:
     with Client(station.tcp) as client:
         client.fetch(5)
         assert read_frame(client.sock.recv_into) is not None
+
+
+@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
+def test_g10_no_frame_is_served_without_the_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unix: bool
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    station = Station(access=Access(tokens=("this-is-the-token", "this-was-the-token")))
+    address = station.server.unix_path if unix else station.tcp
+    hello = {"version": PROTOCOL_VERSION, "job": "j1", "client": "c1"}
+    try:
+        for shown, said in (
+            ({}, "the client shows none"),
+            ({"token": "this-is-no-token"}, "the client's is wrong"),
+            ({"token": ""}, "the client's is wrong"),
+            ({"token": ["this-is-the-token"]}, "the client's is wrong"),
+        ):
+            with Client(address, hello=False) as client:
+                client.send(FrameType.HELLO, **hello, **shown)
+                client.fetch(1)  # what comes with it is not even read
+                fail = client.expect(FrameType.FAIL).header
+                assert (fail["code"], fail["attempt"]) == ("UNAUTHENTICATED", 0)
+                assert said in fail["detail"]
+                assert "PENSTOCK_TOKEN_FILE" in fail["detail"]
+                assert client.read() is None
+        for token in ("this-is-the-token", "this-was-the-token"):
+            with Client(address, hello=False) as client:
+                client.send(FrameType.HELLO, **hello, token=token)
+                assert client.expect(FrameType.WELCOME).header["worker"] == "w7"
+    finally:
+        station.server.close(5.0)

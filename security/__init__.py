@@ -1,0 +1,1 @@
+"""Who may talk to whom: tokens, TLS, and what is wrong when a connection is refused (G10)."""
