@@ -45,7 +45,10 @@ def read(cluster: penstock.LocalCluster, strategy: str, path: Path) -> list[int]
 
 def test_each_strategy_of_a_users_class_acts(make_cluster: ClusterMaker, tmp_path: Path) -> None:
     cluster = make_cluster(
-        workers=2, standbys=1, dispatcher_arguments=(f"--failover-extension={ANSWERS}",)
+        workers=2,
+        standbys=1,
+        worker_timeout_s=10.0,  # on a busy machine who is silent for a second would be retired, too
+        dispatcher_arguments=(f"--failover-extension={ANSWERS}",),
     )
     orders = [
         read(cluster, strategy, tmp_path / strategy)
@@ -114,10 +117,11 @@ def read_while_a_file_changes(cluster: penstock.LocalCluster, path: Path, **more
 
     def element(record: tf.Tensor) -> tf.Tensor:
         changed = tf.strings.length(tf.io.read_file(str(path))) - 4
-        return tf.fill([1000], tf.strings.to_number(record, tf.int32) + changed)
+        # Several pieces of 4 MiB each.
+        return tf.fill([10_000], tf.strings.to_number(record, tf.int32) + changed)
 
     arguments = {"job_name": f"differs {path}", "seed": 3, "lanes": 1, **more}
-    # Little is received before the worker dies.
+    # No more than one piece is received before the worker dies.
     distributed = penstock.distribute(cluster.address, memory_limit=1 << 18, **arguments)
     seen = []
     for one in tf.data.TFRecordDataset([str(records)]).map(element).apply(distributed):
@@ -134,7 +138,7 @@ def read_while_a_file_changes(cluster: penstock.LocalCluster, path: Path, **more
 def test_bytes_that_differ_are_made_elsewhere_if_the_extension_says_so(
     make_cluster: ClusterMaker, tmp_path: Path
 ) -> None:
-    cluster = make_cluster(workers=3)
+    cluster = make_cluster(workers=3, worker_timeout_s=10.0)
     mending = "penstock.tests.cluster.failover_answers::Mending"
     seen = read_while_a_file_changes(cluster, tmp_path / "mended", failover_extension=mending)
     assert seen == list(range(COUNT))
