@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: What `sys.getrefcount` says of an array that only a dict and the question refer to.
 _FREE = 2
+#: One slot in so many.
+_MANY = 4
 
 
 class Borrower:
@@ -72,10 +74,17 @@ class Borrower:
         self._lent.add(number)
         return memory[:nbytes].data
 
-    def returnable(self) -> list[int]:
-        """Slots that nobody looks at any more; they count as returned."""
+    def returnable(self, *, wanted: bool) -> list[int]:
+        """Slots that nobody looks at any more; they count as returned.
+
+        Args:
+            wanted: the worker has none left; otherwise there are some only when they are many,
+                since each time that they are returned wakes it.
+        """
         memory = self._memory
         free = [number for number in self._lent if sys.getrefcount(memory[number]) == _FREE]
+        if not wanted and len(free) * _MANY < len(memory):
+            return []
         del free[SLOTS_MAX:]
         self._lent.difference_update(free)
         return free

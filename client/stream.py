@@ -29,7 +29,7 @@ from ..errors import (
 from ..failpoints import failpoint
 from ..proto import chunk as chunk_codec
 from ..proto.hashing import Digest
-from ..proto.slots import AVAILABLE, is_unix
+from ..proto.slots import AVAILABLE, SLOT_BYTES_MIN, is_unix
 from ..proto.wire import (
     PROTOCOL_VERSION,
     UNAUTHENTICATED,
@@ -233,11 +233,14 @@ class WorkerLink:
             if borrower is not None and frame.type is FrameType.SLOT:
                 borrower.learn(frame.header)
                 continue
+            sent = len(frame.payload)
             if borrower is not None and "slot" in frame.header:
                 frame = Frame(frame.type, frame.header, borrower.payload(frame.header))
             self._handle(frame)
             del frame  # else its buffer would not be free before the next one is read
-            if borrower is not None and (slots := borrower.returnable()):
+            if borrower is None:
+                continue
+            if slots := borrower.returnable(wanted=sent >= SLOT_BYTES_MIN):
                 self.queue(FrameType.RETURN, {"slots": slots})
                 self.flush()
 

@@ -143,7 +143,7 @@ class Talk:
             return self.borrower.payload(frame.header)
 
     def give_back(self) -> int:
-        ids = self.borrower.returnable()
+        ids = self.borrower.returnable(wanted=True)
         assert self.lender.returned(ids)
         return len(ids)
 
@@ -166,6 +166,19 @@ def test_a_payload_arrives_in_a_slot_and_stays_until_nobody_looks_at_it(
     third = talk.carry(b"c" * 90_000)
     assert third is not None
     assert bytes(third) == b"c" * 90_000
+
+
+def test_slots_are_returned_when_they_are_many_or_wanted(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    talk = Talk(*pair, 8 * MIB)
+    held = [talk.carry(b"x" * MIB) for _ in range(8)]
+    assert None not in held
+    del held[0]
+    assert talk.borrower.returnable(wanted=False) == []
+    assert len(talk.borrower.returnable(wanted=True)) == 1
+    del held[:2]
+    assert len(talk.borrower.returnable(wanted=False)) == 2
 
 
 def test_small_payloads_and_those_beyond_the_budget_are_not_put_in_slots(
