@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 #: A client only says short things; more is refused before it is allocated.
 CLIENT_LIMITS = FrameLimits(
-    header_bytes_max=1 << 14, payload_bytes_max=0, text_bytes_max=1 << 12, items_max=64
+    header_bytes_max=1 << 14, payload_bytes_max=0, text_bytes_max=1 << 12, items_max=SLOTS_MAX
 )
 _U63_MAX = (1 << 63) - 1
 _BUFFER_BYTES = 4 << 20
@@ -254,7 +254,7 @@ class Connection:
 
     def _take_back(self, header: dict[str, Any]) -> None:
         ids = header.get("slots")
-        if not isinstance(ids, list) or len(ids) > SLOTS_MAX or self._lender is None:
+        if not isinstance(ids, list) or self._lender is None:
             raise ProtocolError(f"slots of a RETURN frame are none: {ids!r:.40}")
         if not all(type(number) is int for number in ids) or not self._lender.returned(ids):
             raise ProtocolError(f"a RETURN frame has slots that were not lent: {ids!r:.40}")

@@ -13,13 +13,15 @@ DEADLINE_S = 10.0
 class Client:
     """A connection that has said HELLO, unless told not to."""
 
-    def __init__(self, address: tuple[str, int] | str, *, hello: bool = True) -> None:
+    def __init__(
+        self, address: tuple[str, int] | str, *, hello: bool = True, **greeting: Any
+    ) -> None:
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM)
         self.sock.settimeout(DEADLINE_S)
         self.sock.connect(address)
         if hello:
-            self.send(FrameType.HELLO, version=PROTOCOL_VERSION, job="j1", client="c1")
+            self.send(FrameType.HELLO, version=PROTOCOL_VERSION, job="j1", client="c1", **greeting)
             self.welcome = self.expect(FrameType.WELCOME).header
 
     def send(self, type_: FrameType, **header: Any) -> None:

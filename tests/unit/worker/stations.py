@@ -26,6 +26,7 @@ class Station:
         memory_limit: int = 1 << 30,
         hello_deadline_s: float = 5.0,
         access: Access = OPEN,
+        slots: int = 0,
     ) -> None:
         self.runs: dict[int, int] = {}
         self.stopped: list[int] = []
@@ -39,6 +40,7 @@ class Station:
             unix=True,
             hello_deadline_s=hello_deadline_s,
             access=access,
+            slots=slots,
         )
         self.server.start()
         self.tcp = ("127.0.0.1", self.server.port)
