@@ -101,9 +101,9 @@ class FailoverBook:
         return self.spent.get(job, {}).get((strategy, fingerprint), 0)
 
     def count(self, job: str, strategy: str, fingerprint: str) -> None:
-        """A strategy was decided once more."""
+        """A strategy was decided once more, for failures of that fingerprint or for none."""
         spent = self.spent.setdefault(job, {})
-        for key in ((strategy, _ALL), (strategy, fingerprint)):
+        for key in dict.fromkeys(((strategy, _ALL), (strategy, fingerprint))):
             spent[key] = spent.get(key, 0) + 1
         named = [key for key in spent if key[1] != _ALL]
         for key in named[: max(0, len(named) - COUNTED_MAX)]:

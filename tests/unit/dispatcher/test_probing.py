@@ -186,6 +186,12 @@ def test_nobody_is_probed_without_need() -> None:
     assert fail(state, 0) == []
 
 
+def test_a_probe_is_counted_once() -> None:
+    state = running()
+    fail(state, 0)
+    assert state.failover.times("j1", "PROBE") == 1
+
+
 def test_events_that_do_not_fit_are_refused() -> None:
     state = running()
     (started,) = fail(state, 0)
