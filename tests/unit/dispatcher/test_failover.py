@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.dispatcher import events as ev
 from penstock.dispatcher import admission, failover, fault_texts, faults, scheduler
+from penstock.dispatcher import events as ev
 from penstock.dispatcher.facts import Facts
 from penstock.dispatcher.faults import Failed, attempt_faults, info_of, worker_faults
 from penstock.dispatcher.reports import Progress
