@@ -144,6 +144,38 @@ def test_values_that_no_replay_repeats_prove_nothing_but_their_count_does() -> N
     assert tell(other, digest=pb.Digest(count=9, total=5, chain=5)) == ["differs"]
 
 
+@pytest.mark.parametrize(
+    ("result", "wanted"), [({"detail": "no disk"}, ["unclear"]), ({"digest": GOOD}, ["transient"])]
+)
+def test_who_made_the_split_himself_in_the_end_is_not_bad(
+    result: dict[str, object], wanted: list[str]
+) -> None:
+    state = running()
+    fail(state, 0)
+    state.apply(ev.WorkerLost("w2", "silent"))
+    schedule(state)  # there is nobody else who could make it
+    state.apply(delivered(0))
+    state = from_snapshot(to_snapshot(state))
+    tell(state, **result)
+    assert judge(state) == wanted
+
+
+def test_who_made_the_split_himself_before_there_was_a_probe_gets_none() -> None:
+    state = build(dataset(), job(), worker(1, slots=4), worker(2, slots=4), EPOCH)
+    schedule(state)
+    assert fail(state, 0) == []  # nothing was delivered yet
+    state.apply(ev.WorkerLost("w2", "silent"))
+    schedule(state)
+    state.apply(delivered(0))
+    state.apply(worker(3, slots=4))
+    schedule(state)
+    fail(state, 2, NODE)  # w3 gets what there is
+    state.apply(ev.WorkerReadmitted("w1"))
+    made = next(iter(state.workers["w3"].attempts))
+    state.apply(delivered(state.attempts[made].split))
+    assert start(state) == []
+
+
 def test_what_is_gone_ends_a_probe_without_a_verdict() -> None:
     for gone in (
         ev.WorkerLost("w1", "silent"),
