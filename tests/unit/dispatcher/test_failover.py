@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.dispatcher import admission, failover, fault_texts, faults, scheduler
 from penstock.dispatcher import events as ev
+from penstock.dispatcher import failover, fault_texts, faults, scheduler
 from penstock.dispatcher.facts import Facts
 from penstock.dispatcher.faults import Failed, attempt_faults, info_of, worker_faults
 from penstock.dispatcher.reports import Progress
 from penstock.dispatcher.snapshot import from_snapshot, to_snapshot
 from penstock.dispatcher.state import InvalidEventError, State
 from penstock.errors import NotFoundError
-from penstock.proto import control_pb2
-from penstock.proto.wire import PROTOCOL_VERSION
 from penstock.recovery.extensions import Answer
 from penstock.recovery.failover import Budgets, FailureKind
 from penstock.recovery.strategy import FailoverStrategy
@@ -337,49 +335,6 @@ def test_a_fault_keeps_the_chain_and_how_the_process_ended() -> None:
     death = info_of(state, 2, 0.0, {}, {}, Budgets())
     assert (death.exceptions, death.exit_code, death.signal) == ((), None, "SIGSEGV")
     assert fault_texts.text_of(state.failover.open[2]).endswith("refused (SIGSEGV)")
-
-
-@pytest.mark.parametrize(
-    ("told", "wanted"),
-    [
-        (-9, (0, "SIGKILL")),
-        (137, (137, "SIGKILL")),
-        (3, (3, "")),
-        (0, (0, "")),
-        (-999, (0, "")),
-        (255, (255, "")),
-    ],
-)
-def test_how_a_supervisor_tells_of_an_end(told: int, wanted: tuple[int, str]) -> None:
-    assert faults.ending(told) == wanted
-
-
-def test_how_a_worker_ended_is_told_by_its_successor_after_the_decision() -> None:
-    state = running(worker(1), worker(2))
-    die(state, "w1")
-    answered(state, NORMAL)
-    assert faults.explained(state, "host:9", 137) == faults.explained(state, "host:1", 0) == []
-    (told,) = faults.explained(state, "host:1", 137)
-    state.apply(told)
-    state = from_snapshot(to_snapshot(state))
-    fail(state, next(iter(state.workers["w2"].attempts)))
-    (earlier,) = info_of(state, state.failover.next_fault - 1, 0.0, {}, {}, Budgets()).earlier
-    assert (earlier.exit_code, earlier.signal) == (137, "SIGKILL")
-
-
-def test_a_worker_that_comes_back_does_not_tell_of_its_own_end() -> None:
-    state = running(worker(1), worker(2))
-    die(state, "w1")
-    assert state.lost["w1"].address == "host:1"
-    request = control_pb2.RegisterWorkerRequest(
-        protocol_version=PROTOCOL_VERSION, address="host:1", slots=2, last_exit=137
-    )
-    request.incarnation = state.lost["w1"].incarnation  # it was only silent
-    (registered,) = admission.register_worker(state, request)
-    assert isinstance(registered, ev.WorkerRegistered)
-    request.incarnation = "another"
-    told, registered = admission.register_worker(state, request)
-    assert told == ev.DeathExplained(state.lost["w1"].incarnation, 137, "SIGKILL")
 
 
 def test_who_takes_a_retired_workers_place_takes_none_of_a_lost_one() -> None:
