@@ -32,8 +32,9 @@ def watch() -> None:
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         global _chain
-        # Ctrl-C is a person's wish, and no crash.
-        if not issubclass(kind, KeyboardInterrupt):
+        # Ctrl-C is a person's wish, and no crash; and who types goes on after an error.
+        typing = sys.flags.inspect or hasattr(sys, "ps1")
+        if not typing and not issubclass(kind, KeyboardInterrupt):
             _chain = exception_chain(error)
         before(kind, error, trace)
 

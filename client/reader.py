@@ -231,8 +231,7 @@ class Reader:
 
         Args:
             consumed: a position of this job, or what `position` takes.
-            epoch: see `position`.
-            batch: see `position`.
+            epoch, batch: see `position`.
 
         Returns:
             The position.
@@ -287,8 +286,12 @@ class Reader:
         return self._resumable or not self._made_once
 
     def report_step(self, step: int) -> None:
-        """Says at which step (>= 0) the trainer is, for `FailureInfo.trainer_step`."""
-        self._session.stepped(step)
+        """Says at which step the trainer is, for `FailureInfo.trainer_step`.
+
+        Raises:
+            UsageError: it is no whole number >= 0.
+        """
+        self._session.stepped(checked_consumed("step", step))
 
     def record_skip(self, epoch: int, first: int, count: int, why: str) -> None:
         """Has the ledger, if there is one, say that the trainer left elements out.

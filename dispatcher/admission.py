@@ -242,10 +242,11 @@ def register_worker(state: State, request: control_pb2.RegisterWorkerRequest) ->
             ended = (FailureKind.DEATH, reason, request.last_exit)
             out += worker_faults(state, worker.worker, *ended)
             out.append(WorkerLost(worker.worker, reason))
-    out = out or [*explained(state, request.address, request.last_exit)]
     again = [lost for lost in state.lost.values() if lost.incarnation == request.incarnation]
     for late in again:
         _check_is_newest(state, late)
+    if not out and not again:  # else what it tells is of a process before itself
+        out += explained(state, request.address, request.last_exit)
     standby = any(late.standby or late.replaced for late in again) if again else request.standby
     out.append(
         WorkerRegistered(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
@@ -120,9 +121,7 @@ class Deciding:
             UsageError: there is none of that name; the text says why.
         """
         if name and not self._askers.has(name):
-            # A module may do anything when it is loaded.
-            extension = await asyncio.to_thread(load_extension, name, "failover_extension")
-            self._askers.add(name, extension)
+            self._askers.add(name, await _loaded(name))
 
     async def idle(self) -> None:
         """Waits until every fault is decided."""
@@ -155,9 +154,9 @@ class Deciding:
     async def _reload(self, names: set[str]) -> None:
         """Loads the extensions of jobs that were opened in a former term."""
         for name in sorted(names):
-            loading = asyncio.to_thread(load_extension, name, "failover_extension")
+            loading = asyncio.wait_for(_loaded(name), self._askers.deadline_s)
             try:
-                self._askers.add(name, await asyncio.wait_for(loading, self._askers.deadline_s))
+                self._askers.add(name, await loading)
             except asyncio.TimeoutError:
                 deadline_s = self._askers.deadline_s
                 self._problem(f"{name} is not loaded within {deadline_s:g} s; {_INSTEAD}")
@@ -258,6 +257,39 @@ class Deciding:
             "budgets": _budgets(book, self._budgets),
             "problems": list(self.problems),
         }
+
+
+async def _loaded(name: str) -> FailoverExtension:
+    """The extension of a job.
+
+    A module may do anything when it is loaded, and may never end: so that is done in a daemon's
+    thread, and not in one of the loop's own, for which the loop would wait at its end.
+
+    Raises:
+        UsageError: there is none of that name; the text says why.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[FailoverExtension] = loop.create_future()
+
+    def ended(made: FailoverExtension | Exception) -> None:
+        if future.done():  # nobody waits any more
+            return
+        if isinstance(made, Exception):
+            future.set_exception(made)
+        else:
+            future.set_result(made)
+
+    def load() -> None:
+        made: FailoverExtension | Exception
+        try:
+            made = load_extension(name, "failover_extension")
+        except Exception as error:
+            made = error
+        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(ended, made)
+
+    threading.Thread(target=load, name=f"penstock-load-{name}", daemon=True).start()
+    return await future
 
 
 def _budgets(book: failover.FailoverBook, budgets: Budgets) -> list[dict[str, Any]]:

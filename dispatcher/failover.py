@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import NotFoundError
+from ..recovery.failover import FailureKind
 from ..recovery.strategy import FailoverStrategy
 from . import events as ev
 from . import quarantine
@@ -59,6 +60,8 @@ RETIRED_MAX = 256
 #: How many fingerprints of a job have a count of their own.
 COUNTED_MAX = 256
 _ALL = ""
+#: The faults that are the end of a worker, as far as one can see.
+_ENDS = (FailureKind.DEATH.value, FailureKind.LOST_HEARTBEAT.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +104,9 @@ class FailoverBook:
         return self.spent.get(job, {}).get((strategy, fingerprint), 0)
 
     def count(self, job: str, strategy: str, fingerprint: str) -> None:
-        """A strategy was decided once more."""
+        """A strategy was decided once more, for failures of that fingerprint or for none."""
         spent = self.spent.setdefault(job, {})
-        for key in ((strategy, _ALL), (strategy, fingerprint)):
+        for key in dict.fromkeys(((strategy, _ALL), (strategy, fingerprint))):
             spent[key] = spent.get(key, 0) + 1
         named = [key for key in spent if key[1] != _ALL]
         for key in named[: max(0, len(named) - COUNTED_MAX)]:
@@ -152,11 +155,14 @@ def _explain(book: FailoverBook, event: DeathExplained) -> None:
     def ended(fault: FaultRaised) -> FaultRaised:
         return replace(fault, exit_code=event.exit_code, signal=event.signal)
 
+    def is_of_it(fault: FaultRaised) -> bool:
+        return fault.incarnation == event.incarnation and fault.failure in _ENDS
+
     for number, fault in book.open.items():
-        if fault.incarnation == event.incarnation and not fault.attempt:
+        if is_of_it(fault):
             book.open[number] = ended(fault)
     for number, (fault, made) in book.decided.items():
-        if fault.incarnation == event.incarnation and not fault.attempt:
+        if is_of_it(fault):
             book.decided[number] = ended(fault), made
 
 

@@ -9,6 +9,7 @@ verdict is journaled:
     split failed elsewhere, probe fine      the split is bad: `attempts_max`, `on_bad_element`
     split made elsewhere, probe fine        neither: it was the moment
     split failed elsewhere, probe failed    neither can be told: what both need may be away
+    split made here in the end              the same: `transient` if the probe is fine, or unclear
 
 A worker is a *suspect* from the decision that its failed attempt is simply made again; it gets its
 probe once another worker has made something. A worker has at most one probe, and a job at most
@@ -17,7 +18,7 @@ probe once another worker has made something. A worker has at most one probe, an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import UsageError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from ..proto import control_pb2
     from .events import Event, SplitDelivered
+    from .failover import FailoverBook
     from .records import Epoch
     from .state import State
 
@@ -60,11 +62,15 @@ class Proven:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A probe, and what came of it: empty as long as that is not known."""
+    """A probe, and what came of it: empty as long as that is not known.
+
+    `made_here` says that the worker has made the suspect split itself in the end.
+    """
 
     started: ProbeStarted
     outcome: str = ""
     detail: str = ""
+    made_here: bool = False
 
 
 def apply(state: State, event: ProbeEvent) -> set[str]:
@@ -88,7 +94,7 @@ def apply(state: State, event: ProbeEvent) -> set[str]:
     if isinstance(event, ProbeEnded):
         if probe.outcome or event.outcome not in (FINE, FAILED, DIFFERS):
             raise ValueError(f"probe {event.probe} has ended, or cannot end so")
-        book.probes[event.worker] = Probe(probe.started, event.outcome, event.detail)
+        book.probes[event.worker] = replace(probe, outcome=event.outcome, detail=event.detail)
     else:
         del book.probes[event.worker]
         book.checked[event.probe] = probe.started, event
@@ -97,13 +103,26 @@ def apply(state: State, event: ProbeEvent) -> set[str]:
     return {event.worker}
 
 
-def learn(epoch: Epoch, maker: str, event: SplitDelivered) -> None:
+def learn(state: State, epoch: Epoch, maker: str, event: SplitDelivered) -> None:
     """A split is proven; a part of `State.apply`. Of each worker the latest one is remembered."""
+    book = state.failover
+    if maker in book.suspects or maker in book.probes:
+        _made_here(book, maker, (*epoch.key, event.split))
     if event.count:  # who makes nothing of nothing proves nothing
         epoch.proven.pop(maker, None)
         epoch.proven[maker] = Proven(event.split, event.count, event.total, event.chain)
         if len(epoch.proven) > PROVEN_MAX:
             del epoch.proven[next(iter(epoch.proven))]
+
+
+def _made_here(book: FailoverBook, maker: str, split: tuple[str, int, int, int]) -> None:
+    """A worker that failed before has made a split: if it is the same one, nobody else has."""
+    fault, _ = book.decided.get(book.suspects.get(maker, 0), (None, None))
+    if fault is not None and (*fault.epoch_key, fault.split) == split:
+        del book.suspects[maker]
+    probe = book.probes.get(maker)
+    if probe is not None and (*probe.started.epoch_key, probe.started.suspect) == split:
+        book.probes[maker] = replace(probe, made_here=True)
 
 
 def events(state: State) -> list[Event]:
@@ -161,9 +180,8 @@ def _outcome(
     made = (result.digest.count, result.digest.total, result.digest.chain)
     known = (started.count, started.total, started.chain)
     job = state.jobs.get(started.job)
-    # Values that no replay repeats prove nothing; how many there are does.
-    by_value = job is not None and state.dataset_of(job, started.stream).replayable
-    if made == known or (not by_value and made[0] == known[0]):
+    # What no replay repeats proves nothing, nor how many there are: a filter may be random.
+    if made == known or job is None or not state.dataset_of(job, started.stream).replayable:
         return FINE, ""
     return (
         DIFFERS,
@@ -200,7 +218,7 @@ def _verdict(state: State, probe: Probe) -> str:
         return ""
     if probe.outcome == FINE:
         return TRANSIENT if made else SPLIT
-    return WORKER if made else UNCLEAR
+    return WORKER if made and not probe.made_here else UNCLEAR
 
 
 def _fault(state: State, probe: Probe) -> FaultRaised:

@@ -71,13 +71,31 @@ def apply(state: State, event: QuarantineEvent) -> set[str]:
         case ElementSkipped():
             _skip(job, event)
         case ElementRetried(_, stream, epoch, split, element):
-            known = job.bad.get((stream, epoch, split), {})
-            if element not in known or (stream, epoch) in job.epochs:
+            key = (stream, epoch, split)
+            if element not in job.bad.get(key, {}) or key[:2] in job.epochs:
                 raise ValueError(f"{event} is not possible")
-            del known[element]
-            if not known:
-                del job.bad[stream, epoch, split]
+            _forget(job.bad, key, element)
+            _forget_in_groups(state, event)
     return set()
+
+
+def _forget(bad: Bad, key: SplitKey, element: int) -> None:
+    known = bad.get(key, {})
+    known.pop(element, None)
+    if not known:
+        bad.pop(key, None)
+
+
+def _forget_in_groups(state: State, event: ElementRetried) -> None:
+    """What a consumer has made again the others have, too: else a resize would bring it back."""
+    key = (event.stream, event.epoch, event.split)
+    for group in state.groups.values():
+        if event.job in group.jobs:
+            _forget(group.bad, key, event.element)
+            for other in (state.jobs.get(name) for name in group.jobs):
+                # Where the epoch is open, the trainer has the split without it.
+                if other is not None and key[:2] not in other.epochs:
+                    _forget(other.bad, key, event.element)
 
 
 def _skip(job: Job, event: ElementSkipped) -> None:

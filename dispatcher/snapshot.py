@@ -153,7 +153,10 @@ def _failover_row(book: FailoverBook) -> list[Any]:
             for job, spent in book.spent.items()
         ],
         [[incarnation, *_row(who, Retired)] for incarnation, who in book.retired.items()],
-        [[values(probe.started), probe.outcome, probe.detail] for probe in book.probes.values()],
+        [
+            [values(probe.started), probe.outcome, probe.detail, probe.made_here]
+            for probe in book.probes.values()
+        ],
         [[values(started), values(made)] for started, made in book.checked.values()],
         list(book.suspects.items()),
     ]

@@ -342,7 +342,7 @@ class State:
         else:
             if split.attempt:
                 failover.learn(self, split)
-                probing.learn(epoch, self.attempts[split.attempt].worker, event)
+                probing.learn(self, epoch, self.attempts[split.attempt].worker, event)
                 touched = self._end(self.attempts[split.attempt], epoch)
             epoch.splits.pop(number, None)
         if epoch.kills:

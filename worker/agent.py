@@ -208,7 +208,7 @@ class Agent:
             return
         failpoint("worker.register.after_reply")
         self._check_term(reply.term)
-        self._identity = replace(me, killed=())  # counted once
+        self._identity = replace(me, killed=(), last_exit=0)  # counted once
         self.worker = reply.worker
         self._registered, self._version = True, 0
         self._retain(offered, reply.wanted)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,8 @@ class Probes:
         self._report = report
         self._lock = threading.Lock()
         self._probes: dict[int, _Probe] = {}
+        #: Those that may run: one that was stopped does until the element at hand is made.
+        self._threads: list[threading.Thread] = []
 
     def set_wanted(self, assignments: Iterable[Assignment]) -> None:
         """Exactly these are wanted: begins what is new, and stops and forgets the others."""
@@ -59,17 +62,32 @@ class Probes:
             new = [number for number in wanted if number not in self._probes]
             for number in new:
                 probe = self._probes[number] = _Probe()
-                threading.Thread(
+                thread = threading.Thread(
                     target=self._run,
                     args=(wanted[number], probe),
                     name=f"penstock-probe-{number}",
                     daemon=True,
-                ).start()
+                )
+                thread.start()
+                self._threads = [*filter(threading.Thread.is_alive, self._threads), thread]
 
     def results(self) -> list[control_pb2.ProbeResult]:
         """What is known of those that are wanted."""
         with self._lock:
             return [probe.result for probe in self._probes.values() if probe.result is not None]
+
+    def close(self, deadline_s: float) -> bool:
+        """Stops all, and waits so long for their threads; whether these have ended.
+
+        A process that ends with a thread inside TensorFlow may die of it.
+        """
+        self.set_wanted(())
+        end = time.monotonic() + deadline_s
+        with self._lock:
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
 
     def _run(self, assignment: Assignment, probe: _Probe) -> None:
         result = control_pb2.ProbeResult(probe=assignment.attempt)

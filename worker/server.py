@@ -245,6 +245,7 @@ class Worker:
         self._exchange.drop_all()
         self._server.close(_CLOSE_DEADLINE_S)
         left = self._producers.close(_CLOSE_DEADLINE_S)
+        done &= self._probes.close(_CLOSE_DEADLINE_S)
         if self._keeper is not None:
             done &= self._keeper.close(_CLOSE_DEADLINE_S)
         if self._cache is not None:

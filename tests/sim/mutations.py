@@ -300,7 +300,7 @@ OF_GROUPS: Mapping[str, Callable[[Patch], None]] = {
 def knows_another_digest(patch: Patch) -> None:
     """What a worker has made is remembered with another digest, so a sound one fails its probe."""
 
-    def learn(epoch: Any, maker: str, event: Any) -> None:
+    def learn(_: Any, epoch: Any, maker: str, event: Any) -> None:
         made = (event.split, event.count, event.total ^ 1, event.chain)
         epoch.proven[maker] = probing.Proven(*made)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
 import pytest
 
 from penstock.client.options import JobOptions
@@ -15,6 +16,7 @@ from penstock.errors import (
     RefusedError,
     ReplayMismatchError,
     UnavailableError,
+    UsageError,
 )
 from penstock.proto.deal import deal
 from penstock.timing import Timing
@@ -50,6 +52,19 @@ def test_g1_g3_every_element_once_in_the_prescribed_order(
     assert dispatcher.finished.keys() == {(0, 0), (0, 1)}
     assert set(dispatcher.done[0, 0]) == set(range(20))
     assert len(dispatcher.closed_clients) == 1
+
+
+def test_a_step_that_is_none_is_refused_and_not_sent(make_workers, make_dispatcher, timing) -> None:
+    dispatcher = make_dispatcher(make_workers(1))
+    dispatcher.register(NAME, 2)
+    with Reader(NAME, dispatcher.address, timing=timing) as reader:
+        elements = iter(reader)
+        seen = [next(elements)]
+        reader.report_step(np.int64(3))  # type: ignore[arg-type]
+        for wrong in (-1, 1.5, True, "3"):
+            with pytest.raises(UsageError, match="step must be a whole number from 0"):
+                reader.report_step(wrong)  # type: ignore[arg-type]
+        assert len([*seen, *elements]) == 200
 
 
 def test_g5_the_end_waits_for_the_dispatchers_word(make_workers, make_dispatcher, timing) -> None:

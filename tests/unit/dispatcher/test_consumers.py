@@ -120,6 +120,13 @@ def test_what_was_left_out_is_left_out_after_a_resize_too() -> None:
     state.apply(ev.ElementRetried(job, 0, 0, 4, 5))
     seat(state, asking(0, 1, "another", restore=True))
     assert sorted(state.jobs[job].bad) == [(0, 0, 3)]
+    # Nor after a resize, whoever of them had it.
+    jobs = [seat(state, asking(rank, 2, restore=True)) for rank in range(2)]
+    assert [sorted(state.jobs[job].bad) for job in jobs] == [[(0, 0, 3)]] * 2
+    state.apply(ev.ElementRetried(jobs[1], 0, 0, 3, 5))
+    state.apply(ev.ElementRetried(jobs[1], 0, 0, 3, 6))
+    job = seat(state, asking(0, 1, restore=True))
+    assert not state.jobs[job].bad
 
 
 def test_a_resize_with_nothing_committed_begins_where_the_last_one_did() -> None:

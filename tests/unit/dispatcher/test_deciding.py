@@ -252,6 +252,32 @@ def test_a_start_waits_for_no_jobs_extension_and_its_faults_do(
     run(test())
 
 
+def test_an_extension_that_never_loads_keeps_no_dispatcher_from_ending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, loaded = threading.Event(), threading.Event()
+
+    def slow(name: str, option: str) -> FailoverExtension:
+        release.wait(20)
+        loaded.set()
+        return Global()
+
+    async def opening() -> None:
+        async with serving(tmp_path) as (_, stub):
+            await put_dataset(stub)
+            await Client(stub).open(failover_extension=f"{HERE}::Global")
+
+    async def reloading() -> None:
+        async with serving(tmp_path, failover_deadline_s=0.05) as (dispatcher, _):
+            await dispatcher.engine.deciding.idle()
+
+    run(opening())
+    monkeypatch.setattr(deciding, "load_extension", slow)
+    run(reloading())
+    assert not loaded.is_set()
+    release.set()
+
+
 def test_a_dispatcher_without_its_extension_does_not_start() -> None:
     async def test() -> None:
         with pytest.raises(UsageError, match="--failover-extension"):

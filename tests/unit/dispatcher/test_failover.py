@@ -337,34 +337,6 @@ def test_a_fault_keeps_the_chain_and_how_the_process_ended() -> None:
     assert fault_texts.text_of(state.failover.open[2]).endswith("refused (SIGSEGV)")
 
 
-@pytest.mark.parametrize(
-    ("told", "wanted"),
-    [
-        (-9, (0, "SIGKILL")),
-        (137, (137, "SIGKILL")),
-        (3, (3, "")),
-        (0, (0, "")),
-        (-999, (0, "")),
-        (255, (255, "")),
-    ],
-)
-def test_how_a_supervisor_tells_of_an_end(told: int, wanted: tuple[int, str]) -> None:
-    assert faults.ending(told) == wanted
-
-
-def test_how_a_worker_ended_is_told_by_its_successor_after_the_decision() -> None:
-    state = running(worker(1), worker(2))
-    die(state, "w1")
-    answered(state, NORMAL)
-    assert faults.explained(state, "host:9", 137) == faults.explained(state, "host:1", 0) == []
-    (told,) = faults.explained(state, "host:1", 137)
-    state.apply(told)
-    state = from_snapshot(to_snapshot(state))
-    fail(state, next(iter(state.workers["w2"].attempts)))
-    (earlier,) = info_of(state, state.failover.next_fault - 1, 0.0, {}, {}, Budgets()).earlier
-    assert (earlier.exit_code, earlier.signal) == (137, "SIGKILL")
-
-
 def test_who_takes_a_retired_workers_place_takes_none_of_a_lost_one() -> None:
     state = running(worker(1), worker(2), worker(3))
     state.apply(ev.WorkerLost("w3", "silent"))

@@ -133,15 +133,47 @@ def test_a_bad_worker_is_retired_by_its_fault() -> None:
     assert not failover.takes_work(state, state.workers["w1"])
 
 
-def test_values_that_no_replay_repeats_prove_nothing_but_their_count_does() -> None:
+def test_values_that_no_replay_repeats_prove_nothing_nor_does_their_count() -> None:
     stream = ev.DatasetRegistered("d1", 8, (), False, b"", 5)
     state = build(stream, job(), worker(1, slots=4), worker(2, slots=4), EPOCH)
     schedule(state)
     state.apply(delivered(1))
     fail(state, 0)
     other = from_snapshot(to_snapshot(state))
-    assert tell(state, digest=pb.Digest(count=10, total=5, chain=5)) == ["fine"]
-    assert tell(other, digest=pb.Digest(count=9, total=5, chain=5)) == ["differs"]
+    assert tell(state, detail="boom") == ["failed"]
+    assert tell(other, digest=pb.Digest(count=9, total=5, chain=5)) == ["fine"]  # a random filter
+
+
+@pytest.mark.parametrize(
+    ("result", "wanted"), [({"detail": "no disk"}, ["unclear"]), ({"digest": GOOD}, ["transient"])]
+)
+def test_who_made_the_split_himself_in_the_end_is_not_bad(
+    result: dict[str, object], wanted: list[str]
+) -> None:
+    state = running()
+    fail(state, 0)
+    state.apply(ev.WorkerLost("w2", "silent"))
+    schedule(state)  # there is nobody else who could make it
+    state.apply(delivered(0))
+    state = from_snapshot(to_snapshot(state))
+    tell(state, **result)
+    assert judge(state) == wanted
+
+
+def test_who_made_the_split_himself_before_there_was_a_probe_gets_none() -> None:
+    state = build(dataset(), job(), worker(1, slots=4), worker(2, slots=4), EPOCH)
+    schedule(state)
+    assert fail(state, 0) == []  # nothing was delivered yet
+    state.apply(ev.WorkerLost("w2", "silent"))
+    schedule(state)
+    state.apply(delivered(0))
+    state.apply(worker(3, slots=4))
+    schedule(state)
+    fail(state, 2, NODE)  # w3 gets what there is
+    state.apply(ev.WorkerReadmitted("w1"))
+    made = next(iter(state.workers["w3"].attempts))
+    state.apply(delivered(state.attempts[made].split))
+    assert start(state) == []
 
 
 def test_what_is_gone_ends_a_probe_without_a_verdict() -> None:
@@ -184,6 +216,12 @@ def test_nobody_is_probed_without_need() -> None:
     for _ in range(probing.PROBES_MAX):
         state.failover.count("j1", "PROBE", "")
     assert fail(state, 0) == []
+
+
+def test_a_probe_is_counted_once() -> None:
+    state = running()
+    fail(state, 0)
+    assert state.failover.times("j1", "PROBE") == 1
 
 
 def test_events_that_do_not_fit_are_refused() -> None:

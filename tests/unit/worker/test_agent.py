@@ -75,7 +75,7 @@ class Rig:
         self.attempts = Attempts()
         self.checkpoints = Checkpoints()
         self.link = Link([d.address for d in dispatchers], TIMING)
-        identity = Identity("inc1", "127.0.0.1:1", "/u", "h1", 8, False, "2.0", 42)
+        identity = Identity("inc1", "127.0.0.1:1", "/u", "h1", 8, False, "2.0", 42, last_exit=137)
         self.changes = threading.Semaphore(0)
         self.agent = Agent(
             self.link, identity, self.attempts, TIMING, self.changes.release, self.checkpoints
@@ -201,6 +201,8 @@ def test_a_worker_that_is_not_known_drops_everything_and_registers_again(
     dispatcher.say(registered=False, desired=[assignment(2)])
     dispatcher.until(lambda: len(dispatcher.registrations) == 2)
     assert dispatcher.registrations[1].incarnation == "inc1"
+    # How the process before it ended is told once: by now others may have been at its address.
+    assert [request.last_exit for request in dispatcher.registrations] == [137, 0]
     rig.attempts.until(assignment(2))
     assert [] in rig.attempts.history[before:]
 

@@ -51,3 +51,21 @@ def test_one_that_is_not_wanted_any_more_is_stopped_and_says_nothing() -> None:
     probes.set_wanted([])
     assert stopped_s.wait(60)
     assert told == probes.results() == []
+
+
+def test_closing_waits_for_what_is_still_made_but_not_for_ever() -> None:
+    go_on, ended = threading.Event(), threading.Event()
+
+    def make(at: Assignment, stopped: threading.Event) -> None:
+        assert stopped.wait(60)
+        assert go_on.wait(60)  # the element at hand
+        ended.set()
+
+    probes = Probes(make, lambda: None)
+    probes.set_wanted([assignment(7, 0)])
+    probes.set_wanted([])
+    assert not probes.close(0.01)
+    threading.Timer(0.05, go_on.set).start()
+    assert probes.close(60)
+    assert ended.is_set()
+    assert not [one for one in threading.enumerate() if one.name == "penstock-probe-7"]
