@@ -37,6 +37,8 @@ SLOTS_MAX = 64
 AVAILABLE = hasattr(os, "memfd_create")
 
 _DESCRIPTORS_MAX = 16
+#: A program that the trainer starts meanwhile does not get the memory.
+_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 def is_unix(sock: object) -> TypeGuard[socket.socket]:
@@ -124,7 +126,7 @@ class DescriptorReader:
             OSError: from the socket.
         """
         space = socket.CMSG_SPACE(_DESCRIPTORS_MAX * array.array("i").itemsize)
-        got, ancillary, flags, _ = self._sock.recvmsg_into([buffer], space)
+        got, ancillary, flags, _ = self._sock.recvmsg_into([buffer], space, _CLOSE_ON_EXEC)
         for level, kind, data in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 came = array.array("i")

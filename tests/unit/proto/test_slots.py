@@ -79,6 +79,7 @@ def test_descriptors_come_with_the_bytes_and_in_their_order() -> None:
     assert data == b"slot 1slot 2, and no more"
     for number in (1, 2):
         descriptor = reader.take()
+        assert not os.get_inheritable(descriptor)
         assert map_slot(descriptor, KIB)[0] == number
         os.close(descriptor)
     with pytest.raises(ProtocolError, match="without its descriptor"):
