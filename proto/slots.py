@@ -66,7 +66,8 @@ def make_slot(nbytes: int) -> tuple[int, NDArray[np.uint8]]:
     """
     descriptor = os.memfd_create("penstock-slot", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        os.ftruncate(descriptor, nbytes)
+        # Memory that is only promised may be missing when it is written: SIGBUS, not an error.
+        os.posix_fallocate(descriptor, 0, nbytes)
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _seals() | fcntl.F_SEAL_SEAL)
         return descriptor, _mapped(descriptor, nbytes)
     except OSError:
