@@ -82,6 +82,7 @@ class Links:
     def forget(self, link: WorkerLink) -> None:
         """The link ends itself: nothing is wanted from its worker."""
         del self._current[link.target.worker]
+        self._refusing.discard(link.target.worker)
 
     def close(self) -> None:
         """Ends all links soon."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import stat
 import struct
@@ -28,7 +29,7 @@ def connect(address: str, unix_path: str, timing: Timing, access: Access = OPEN)
         AuthenticationError: the worker's certificate is not trusted, or only one side has TLS.
         OSError: neither worked.
     """
-    if unix_path and _is_socket(unix_path):
+    if unix_path and _is_own_socket(unix_path):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.settimeout(timing.rpc_deadline_s)
@@ -54,11 +55,13 @@ def connect(address: str, unix_path: str, timing: Timing, access: Access = OPEN)
     return tls
 
 
-def _is_socket(path: str) -> bool:
+def _is_own_socket(path: str) -> bool:
+    # On a machine where the worker is not, anybody may have made one of that name, for our token.
     try:
-        return stat.S_ISSOCK(Path(path).stat().st_mode)
+        found = Path(path).stat()
     except (OSError, ValueError):
         return False
+    return stat.S_ISSOCK(found.st_mode) and found.st_uid == os.geteuid()
 
 
 def _bound_sends(sock: socket.socket, timing: Timing) -> None:

@@ -141,6 +141,7 @@ class WorkerLink:
         self._access = access
         self._listener = listener
         self._timing = timing
+        self._was_let_in = False
         self._sock: Stream | None = None
         self._wire: _Wire | None = None
         self._closed = threading.Event()
@@ -191,7 +192,8 @@ class WorkerLink:
                 detail = self._converse(backoff)
             except AuthenticationError as error:
                 detail = f"worker {self.target.worker} at {self.target.address}: {error}"
-                refusal = AuthenticationError(detail)
+                # Whoever let us in before is gone, and its address is somebody else's now.
+                refusal = None if self._was_let_in else AuthenticationError(detail)
                 if not warned:
                     logger.warning("%s", detail)
                 warned = True
@@ -215,6 +217,7 @@ class WorkerLink:
             if self._closed.is_set():  # `close` may have seen no socket to shut
                 return "closed"
             borrower = self._shake_hands(sock)
+            self._was_let_in = True
             backoff.reset()
             self._wire = _Wire(sock)
             self._listener.link_up(self)

@@ -101,7 +101,9 @@ def _forget_in_groups(state: State, event: ElementRetried) -> None:
 def _skip(job: Job, event: ElementSkipped) -> None:
     epoch = job.epochs.get((event.stream, event.epoch))
     key = (event.stream, event.epoch, event.split)
-    if epoch is None or event.element in job.bad.get(key, {}):
+    known = job.bad.get(key, {}).get(event.element)
+    # By another fault: journals written before groups kept this have it again after each resize.
+    if epoch is None or (known is not None and known.fault == event.fault):
         raise ValueError(f"{event}: the epoch is not open, or it is left out already")
     split = epoch.splits.get(event.split)
     if split is not None:

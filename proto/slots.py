@@ -37,6 +37,8 @@ SLOTS_MAX = 64
 AVAILABLE = hasattr(os, "memfd_create")
 
 _DESCRIPTORS_MAX = 16
+#: A program that the trainer starts meanwhile does not get the memory.
+_CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 def is_unix(sock: object) -> TypeGuard[socket.socket]:
@@ -64,7 +66,8 @@ def make_slot(nbytes: int) -> tuple[int, NDArray[np.uint8]]:
     """
     descriptor = os.memfd_create("penstock-slot", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        os.ftruncate(descriptor, nbytes)
+        # Memory that is only promised may be missing when it is written: SIGBUS, not an error.
+        os.posix_fallocate(descriptor, 0, nbytes)
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _seals() | fcntl.F_SEAL_SEAL)
         return descriptor, _mapped(descriptor, nbytes)
     except OSError:
@@ -124,7 +127,7 @@ class DescriptorReader:
             OSError: from the socket.
         """
         space = socket.CMSG_SPACE(_DESCRIPTORS_MAX * array.array("i").itemsize)
-        got, ancillary, flags, _ = self._sock.recvmsg_into([buffer], space)
+        got, ancillary, flags, _ = self._sock.recvmsg_into([buffer], space, _CLOSE_ON_EXEC)
         for level, kind, data in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 came = array.array("i")

@@ -113,4 +113,6 @@ def _speaks_tls(sock: socket.socket, host: str) -> bool:
         TlsSocket(sock, context, server_hostname=host).handshake(_DEADLINE_S)
     except NoTlsError:
         return False
+    except AuthenticationError:  # it may object to what it is shown; TLS it is
+        return True
     return True

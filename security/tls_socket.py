@@ -157,7 +157,9 @@ class TlsSocket:
 
     def _flush(self) -> None:
         """Sends what TLS itself has to say."""
-        if self._outgoing.pending:
+        with self._inside:  # else it might be what a sender is sealing: its receiver would wait
+            pending = self._outgoing.pending
+        if pending:
             with self._sending:
                 with self._inside:
                     sealed = self._outgoing.read()

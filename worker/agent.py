@@ -21,7 +21,7 @@ import grpc
 from ..errors import FollowedError
 from ..failpoints import failpoint
 from ..proto import control_pb2
-from .link import Backoff
+from .link import Backoff, final_error
 from .requests import Identity, assignment_of, held_message, registration
 
 if TYPE_CHECKING:
@@ -306,7 +306,8 @@ class Agent:
         """Prepares the next try, unless the dispatcher refuses to register this worker."""
         reason = str(error)
         if isinstance(error, grpc.RpcError):
-            refused = self._link.refusal(error)
+            # One that is registered goes on whatever it is, and to the next dispatcher at once.
+            refused = final_error(error) if self._registered else self._link.refusal(error)
             if isinstance(refused, FollowedError) and self._incarnations < INCARNATIONS_MAX:
                 self._be_reborn(refused)
                 return
@@ -314,7 +315,7 @@ class Agent:
                 self.error = refused
                 self._on_change()
                 return
-            reason = f"{error.code().name}: {refused or error.details()}"
+            reason = f"{error.code().name}: {error.details()}"
         self._pause(reason)
 
     def _be_reborn(self, refused: FollowedError) -> None:
@@ -336,7 +337,7 @@ class Agent:
                 "dispatcher %s has not answered for %.0f s (%s); trying on",
                 self._link.address,
                 lasted,
-                reason,
+                self._link.fault() or reason,
             )
         else:
             logger.debug("dispatcher %s: %s", self._link.address, reason)

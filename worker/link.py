@@ -13,7 +13,7 @@ from .. import errors
 from ..proto import control_pb2, control_pb2_grpc
 from ..security.access import OPEN, Access
 from ..security.channels import open_channel
-from ..security.faults import Suspicion
+from ..security.faults import Suspicion, find_fault
 from .messages import AttemptError
 
 if TYPE_CHECKING:
@@ -158,10 +158,17 @@ class Link:
             return control_pb2_grpc.ControlStub(self._channel)  # type: ignore[no-untyped-call]
 
     def refusal(self, error: grpc.RpcError) -> errors.PenstockError | None:
-        """Why the present dispatcher refuses this worker; None if another try may help."""
+        """Why the present dispatcher refuses this worker; None if another try may help.
+
+        To find that out may take seconds.
+        """
         if error.code() is grpc.StatusCode.UNAVAILABLE:
             return self._suspicion.find(self.address)
         return final_error(error)
+
+    def fault(self) -> errors.PenstockError | None:
+        """What waiting cannot mend at the present address, for the log; may take seconds, too."""
+        return find_fault(self.address, self._access)
 
     def next(self) -> None:
         """A call failed: go on with the next address, or this one on a new channel."""

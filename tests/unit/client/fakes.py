@@ -58,8 +58,8 @@ class FakeWorker:
         self.released: list[int] = []
         self.broken: set[int] = set()
         self.fail: dict[int, tuple[str, str]] = {}
-        #: It lets nobody in, for that reason.
-        self.refusal = ""
+        #: It lets nobody in, for that reason; counts whom it has refused.
+        self.refusal, self.refused = "", threading.Semaphore(0)
         #: Fetches that begin from now on send so many elements, and no more.
         self.pause_after: int | None = None
         #: Where it is not set, connections are made and wait to be welcomed.
@@ -93,12 +93,12 @@ class FakeWorker:
             hello = read_frame(sock.recv_into)
             if hello is None:
                 return
-            assert hello.type is FrameType.HELLO
-            assert hello.header["version"] == PROTOCOL_VERSION
+            assert (hello.type, hello.header["version"]) == (FrameType.HELLO, PROTOCOL_VERSION)
             self.welcoming.wait(30.0)
             if self.refusal:
                 refusal = {"attempt": 0, "code": UNAUTHENTICATED, "detail": self.refusal}
                 send_frame(sock, FrameType.FAIL, refusal)
+                self.refused.release()
                 return
             send_frame(
                 sock, FrameType.WELCOME, {"version": PROTOCOL_VERSION, "worker": self.announced}

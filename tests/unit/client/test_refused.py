@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from penstock.client.reader import Reader
@@ -40,6 +42,24 @@ def test_one_worker_of_two_that_refuses_is_one_that_cannot_be_reached(
         assert sum(1 for _ in elements) == 399
     warned = [text for text in caplog.messages if "demands a token" in text and bad.name in text]
     assert len(warned) <= 1  # however often it was tried
+
+
+def test_who_is_refused_where_it_was_let_in_before_goes_on(
+    make_workers, make_dispatcher, timing
+) -> None:
+    # The worker died, and what listens at its address now is of another cluster.
+    (worker,) = make_workers(1)
+    dispatcher = make_dispatcher([worker])
+    dispatcher.register(NAME, 4)
+    worker.pause_after = 5
+    with Reader(NAME, dispatcher.address, timing=timing) as reader:
+        elements = iter(reader)
+        next(elements)
+        worker.pause_after, worker.refusal = None, "another token is demanded"
+        worker.connections[-1].shutdown(socket.SHUT_RDWR)
+        assert all(worker.refused.acquire(timeout=10.0) for _ in range(2))
+        worker.refusal = ""
+        assert sum(1 for _ in elements) == 399
 
 
 def test_bad_settings_are_told_before_anything_is_done(tmp_path) -> None:

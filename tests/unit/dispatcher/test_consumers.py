@@ -129,6 +129,21 @@ def test_what_was_left_out_is_left_out_after_a_resize_too() -> None:
     assert not state.jobs[job].bad
 
 
+def test_an_older_journal_leaves_an_element_out_again_after_a_resize() -> None:
+    # Its dispatcher did not hand on what was left out, so the next job found it, by another fault.
+    state = build(dataset(FINGERPRINT))
+    former = seat(state, asking(0, 1))
+    state.apply(ev.EpochStarted(former, 0, 0))
+    state.apply(ev.ElementSkipped(former, 0, 0, 3, 5, "w1", "boom", 1))
+    job = seat(state, asking(0, 1, "another", restore=True))
+    state.apply(ev.EpochStarted(job, 0, 0))
+    again = ev.ElementSkipped(job, 0, 0, 3, 5, "w2", "boom", 2)
+    state.apply(again)
+    assert state.jobs[job].bad[0, 0, 3][5].worker == "w2"
+    with pytest.raises(InvalidEventError, match="left out already"):
+        state.apply(again)
+
+
 def test_a_resize_with_nothing_committed_begins_where_the_last_one_did() -> None:
     state = build(dataset(FINGERPRINT))
     job = seat(state, asking(0, 1))

@@ -39,6 +39,15 @@ def test_a_slot_cannot_change_its_size() -> None:
     os.close(descriptor)
 
 
+def test_the_memory_of_a_slot_is_there_before_anybody_writes_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("penstock.proto.slots._mapped", lambda *_: None)  # it would touch it, too
+    descriptor, _ = make_slot(100 * KIB)
+    assert os.fstat(descriptor).st_blocks * 512 >= 100 * KIB
+    os.close(descriptor)
+
+
 @pytest.mark.parametrize("announced", [0, -1, 99 * KIB, 101 * KIB])
 def test_a_slot_of_another_size_than_announced_is_refused(announced: int) -> None:
     descriptor, _ = make_slot(100 * KIB)
@@ -79,6 +88,7 @@ def test_descriptors_come_with_the_bytes_and_in_their_order() -> None:
     assert data == b"slot 1slot 2, and no more"
     for number in (1, 2):
         descriptor = reader.take()
+        assert not os.get_inheritable(descriptor)
         assert map_slot(descriptor, KIB)[0] == number
         os.close(descriptor)
     with pytest.raises(ProtocolError, match="without its descriptor"):

@@ -7,8 +7,10 @@ import contextlib
 import json
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from penstock.errors import AuthenticationError, UnavailableError
 from penstock.security.access import OPEN, Access
 from penstock.security.faults import Suspicion, find_fault
 from penstock.security.settings import Security
+from penstock.security.tls_socket import TlsSocket
 from penstock.timing import Timing
 
 from ...papers import Papers
@@ -77,6 +80,27 @@ def test_g10_every_way_of_not_being_let_in_is_named_at_once(
             fetch_status(address, 200.0, shown)
         assert address in str(caught.value)
         assert time.monotonic() - began_s < 60.0
+
+
+def test_a_server_that_objects_to_the_look_itself_is_named_too(papers: Papers) -> None:
+    context = Access.load(papers.good, serving=True).server
+    assert context is not None
+    context.maximum_version = ssl.TLSVersion.TLSv1_2  # here it asks for a certificate at once
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):  # the listener's end
+            while True:
+                sock, _ = listener.accept()
+                with sock, contextlib.suppress(OSError, AuthenticationError):
+                    TlsSocket(sock, context, server_side=True).handshake(10.0)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        try:
+            fault = find_fault(f"127.0.0.1:{listener.getsockname()[1]}", OPEN)
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+        assert "speaks TLS only" in str(fault)
 
 
 def test_who_is_let_in_finds_no_fault(papers: Papers) -> None:

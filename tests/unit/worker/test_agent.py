@@ -296,6 +296,24 @@ def test_a_dispatcher_that_is_away_is_named_in_the_log(
         away.stop()
 
 
+def test_who_is_registered_goes_on_without_a_look_at_what_is_wrong(
+    dispatcher: FakeDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    monkeypatch.setattr("penstock.security.faults.find_fault", lambda at, _: looks.append(at))
+    rig = Rig(dispatcher)
+    try:
+        assert rig.changes.acquire(timeout=DEADLINE_S)
+        dispatcher.until(lambda: bool(dispatcher.syncs))
+        dispatcher.stop()
+        heard = len(dispatcher.syncs)
+        dispatcher.start()
+        dispatcher.until(lambda: len(dispatcher.syncs) > heard)
+        assert not looks  # it may take seconds, and another dispatcher may be there
+    finally:
+        rig.close()
+
+
 def test_a_dataset_is_put_together_and_a_missing_one_is_an_error(
     dispatcher: FakeDispatcher,
 ) -> None:
