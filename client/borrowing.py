@@ -1,7 +1,8 @@
 """Slots that a worker on this machine lends: mapped here, and returned when nobody looks at them.
 
 As for the buffers of `BufferPool`, all views of a slot refer to the array of its memory, so nobody
-looks at it any more when nothing but this does.
+looks at it any more when nothing but this does. Except for a process that was forked meanwhile,
+which does not have a copy of this memory but the memory: what was lent then is never returned.
 """
 
 from __future__ import annotations
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 
 #: What `sys.getrefcount` says of an array that only a dict and the question refer to.
 _FREE = 2
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(before=_count_fork, after_in_parent=_count_fork)
 
 
 class Borrower:
@@ -34,6 +44,7 @@ class Borrower:
         self._reader = DescriptorReader(sock)
         self._memory: dict[int, NDArray[np.uint8]] = {}
         self._lent: set[int] = set()
+        self._forks = _forks
         self.recv_into = self._reader.recv_into
 
     def learn(self, header: dict[str, Any]) -> None:
@@ -75,6 +86,11 @@ class Borrower:
     def returnable(self) -> list[int]:
         """Slots that nobody looks at any more; they count as returned."""
         memory = self._memory
+        if self._forks != _forks:
+            self._forks = _forks
+            for number in self._lent:
+                del memory[number]
+            self._lent.clear()
         free = [number for number in self._lent if sys.getrefcount(memory[number]) == _FREE]
         del free[SLOTS_MAX:]
         self._lent.difference_update(free)
