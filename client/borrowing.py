@@ -1,7 +1,8 @@
 """Slots that a worker on this machine lends: mapped here, and returned when nobody looks at them.
 
 As for the buffers of `BufferPool`, all views of a slot refer to the array of its memory, so nobody
-looks at it any more when nothing but this does.
+looks at it any more when nothing but this does. Except for a process that was forked meanwhile,
+which does not have a copy of this memory but the memory: what was lent then is never returned.
 """
 
 from __future__ import annotations
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
 _FREE = 2
 #: One slot in so many.
 _MANY = 4
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(before=_count_fork, after_in_parent=_count_fork)
 
 
 class Borrower:
@@ -36,6 +46,7 @@ class Borrower:
         self._reader = DescriptorReader(sock)
         self._memory: dict[int, NDArray[np.uint8]] = {}
         self._lent: set[int] = set()
+        self._forks = _forks
         self.recv_into = self._reader.recv_into
 
     def learn(self, header: dict[str, Any]) -> None:
@@ -82,6 +93,11 @@ class Borrower:
                 since each time that they are returned wakes it.
         """
         memory = self._memory
+        if self._forks != _forks:
+            self._forks = _forks
+            for number in self._lent:
+                del memory[number]
+            self._lent.clear()
         free = [number for number in self._lent if sys.getrefcount(memory[number]) == _FREE]
         if not wanted and len(free) * _MANY < len(memory):
             return []

@@ -26,8 +26,8 @@ StartVictim = Callable[[Visit, int], Daemon]
 
 
 def environment_for(visit: Visit) -> dict[str, str]:
-    """What kills a process at a point."""
-    return {VARIABLE: f"{visit.name}=kill@{visit.at}"}
+    """What kills a process at a point, and does not take the last one's end for one of memory."""
+    return {VARIABLE: f"{visit.name}=kill@{visit.at}", "PENSTOCK_LAST_EXIT": "0"}
 
 
 @pytest.fixture(scope="module")

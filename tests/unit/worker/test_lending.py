@@ -194,6 +194,27 @@ def test_small_payloads_and_those_beyond_the_budget_are_not_put_in_slots(
     assert talk.carry(b"y" * MIB) is not None
 
 
+def test_what_a_forked_process_looks_at_does_not_change_either(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    talk, (gate, key) = Talk(*pair, 2 * MIB), os.pipe()
+    came = talk.carry(b"a" * 100_000)
+    child = os.fork()
+    if not child:
+        os.close(key)  # so that it ends with us, whatever happens
+        os.read(gate, 1)
+        os._exit(0 if came == b"a" * 100_000 else 1)
+    del came
+    returned = talk.give_back()
+    other = talk.carry(b"b" * 100_000)
+    os.close(key)
+    _, status = os.waitpid(child, 0)
+    os.close(gate)
+    assert (status, returned) == (0, 0)
+    del other
+    assert talk.give_back() == 1  # the child has not seen that one
+
+
 @given(st.lists(st.integers(64 << 10, MIB), max_size=25), st.randoms(use_true_random=False))
 def test_no_view_that_is_held_ever_changes(sizes: list[int], random: object) -> None:
     near, far = socket.socketpair()
