@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _FREE = 2
 #: One slot in so many.
 _MANY = 4
+#: Of the whole process, as are the calls that Python makes at a fork.
 _forks = 0
 
 
