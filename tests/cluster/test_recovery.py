@@ -125,7 +125,7 @@ def test_dispatcher_and_all_workers_die_together_and_return_in_any_order(
 def test_a_dispatcher_restart_recomputes_no_element_and_starts_no_split_again(
     make_cluster: ClusterMaker,
 ) -> None:
-    cluster = make_cluster(workers=2)
+    cluster = make_cluster(workers=2, worker_timeout_s=20.0)  # a busy machine is no fault
     served = numbers(4000, work=20).apply(penstock.distribute(cluster.address, seed=4))
 
     def kill_and_restart() -> None:
