@@ -198,8 +198,9 @@ def test_a_failure_is_understood_once_and_known_from_then_on(tmp_path: Path) -> 
     assert "waits in" in run(*incidents, *close, "--pending", str(pending))
     assert len(load_pending(pending, builtin_rules()).rules) == 1
     assert "FluxError: recovered (Filled it.)" in run(*incidents)
-    listed = run(*incidents, "--json").splitlines()
-    assert [json.loads(line)["number"] for line in listed] == [2]
+    listed = [json.loads(line) for line in run(*incidents, "--json").splitlines()]
+    found = [(one["number"], one["root_cause"]) for one in listed]
+    assert found == [(2, "Unknown"), (1, "FluxError")]
     assert "1 rules were added" in run("--accept", str(pending), "--rules", str(rules))
     assert "FluxError" not in run(str(log))
     found = json.loads(run(str(log), "--rules", str(rules), "--json"))
