@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..recovery.failover import LOG_LINES_MAX, Budgets, Decision, FailureInfo, FailureKind
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from .fault_events import FailoverDecided
-    from .records import Job
+    from .records import Job, Worker
     from .reports import Progress
     from .state import State
 
@@ -94,6 +94,37 @@ def ending(exit_code: int) -> tuple[int, str]:
     return max(0, exit_code), ""
 
 
+def fault_of_worker(
+    worker: Worker, job: str, kind: FailureKind, detail: str, about: str
+) -> FaultRaised:
+    """A fault of a worker, and of none of its attempts.
+
+    Args:
+        worker: whose it is.
+        job: that it did harm to; empty for none.
+        kind: what it is.
+        detail: what happened, in words.
+        about: faults of the kind that agree in this are the same one.
+    """
+    return FaultRaised(
+        failure=kind.value,
+        job=job,
+        worker=worker.worker,
+        incarnation=worker.incarnation,
+        host=worker.address,
+        attempt=0,
+        stream=0,
+        epoch=0,
+        split=0,
+        trial=0,
+        made=0,
+        exact=False,
+        code="",
+        detail=detail,
+        fingerprint=fingerprint(f"{kind.value} {about}"),
+    )
+
+
 def worker_faults(
     state: State, name: str, kind: FailureKind, detail: str, exit_code: int = 0
 ) -> list[FaultRaised]:
@@ -109,28 +140,9 @@ def worker_faults(
     code, ended_by = ending(exit_code)
     worker = state.workers[name]
     jobs = dict.fromkeys(state.attempts[number].job for number in worker.attempts)
-    return [
-        FaultRaised(
-            failure=kind.value,
-            job=job,
-            worker=name,
-            incarnation=worker.incarnation,
-            host=worker.address,
-            attempt=0,
-            stream=0,
-            epoch=0,
-            split=0,
-            trial=0,
-            made=0,
-            exact=False,
-            code="",
-            detail=detail,
-            fingerprint=fingerprint(f"{kind.value} {detail}"),
-            exit_code=code,
-            signal=ended_by,
-        )
-        for job in jobs or ("",)
-    ]
+    told = fault_of_worker(worker, "", kind, detail, detail)
+    told = replace(told, exit_code=code, signal=ended_by)
+    return [replace(told, job=job) for job in jobs or ("",)]
 
 
 def explained(state: State, address: str, exit_code: int) -> list[DeathExplained]:

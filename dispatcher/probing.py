@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ..errors import UsageError
 from ..recovery.failover import FailureKind
-from ..recovery.fingerprints import fingerprint
 from .failover import takes_work
 from .fault_events import CrossChecked, FaultRaised, ProbeEnded, ProbeStarted
+from .faults import fault_of_worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -228,24 +228,7 @@ def _fault(state: State, probe: Probe) -> FaultRaised:
         f" and was made by another worker; split {started.split}, which another one had made,"
         f" {probe.outcome} here: {probe.detail}"
     )
-    kind = FailureKind.BAD_WORKER.value
-    return FaultRaised(
-        failure=kind,
-        job=started.job,
-        worker=worker.worker,
-        incarnation=worker.incarnation,
-        host=worker.address,
-        attempt=0,
-        stream=0,
-        epoch=0,
-        split=0,
-        trial=0,
-        made=0,
-        exact=False,
-        code="",
-        detail=detail,
-        fingerprint=fingerprint(f"{kind} {probe.outcome}"),
-    )
+    return fault_of_worker(worker, started.job, FailureKind.BAD_WORKER, detail, probe.outcome)
 
 
 def text_of(started: ProbeStarted) -> str:
