@@ -41,7 +41,7 @@ def send_buffers(sock: SendSocket, parts: Sequence[bytes | memoryview]) -> int:
             # No more than the kernel takes in one call.
             sent = sock.sendmsg(list(itertools.islice(pending, _iov_max())))
             _drop(pending, sent)
-    except NotImplementedError:  # what `ssl.SSLSocket.sendmsg` raises: it sends one buffer a time
+    except NotImplementedError:  # what TLS connections raise: they seal one buffer a time
         for joined in _joined(parts):
             sock.sendall(joined)
     return sum(map(len, parts))

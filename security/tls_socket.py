@@ -125,8 +125,8 @@ class TlsSocket:
                 self._sock.sendall(sealed)
 
     def sendmsg(self, buffers: Iterable[bytes | memoryview]) -> NoReturn:
-        """Cannot be done; as with `ssl.SSLSocket`, which tells `proto.sending` to join."""
-        raise NotImplementedError
+        """Cannot be done, which tells `proto.sending` to join small buffers and send one a time."""
+        raise NotImplementedError  # as `ssl.SSLSocket` does
 
     def settimeout(self, seconds: float | None) -> None:
         """Bounds how long the plain socket waits."""

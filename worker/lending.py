@@ -42,6 +42,12 @@ class Budget:
         self._lock = threading.Lock()
         self._left = limit
 
+    @property
+    def left(self) -> int:
+        """Bytes that are not taken at the moment."""
+        with self._lock:
+            return self._left
+
     def take(self, nbytes: int) -> bool:
         """Whether there is so much left; then it is taken."""
         with self._lock:
@@ -159,9 +165,11 @@ class Lender:
 
     def _new(self, capacity: int) -> Slot | None:
         while not self._budget.take(capacity):
-            if not self._free:
+            # Those that are free are too small, or one of them would have been taken; they go only
+            # if that makes room.
+            free = sum(len(slot.memory) for slot in self._free)
+            if not free or free + self._budget.left < capacity:
                 return None
-            # Those that are free are too small, or one of them would have been taken.
             slot = self._free.pop()
             self._budget.give_back(len(slot.memory))
             self._dropped.append(slot.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+from penstock.client.borrowing import Borrower
 from penstock.proto.wire import PROTOCOL_VERSION, Frame, FrameType, read_frame, send_frame
 
 DEADLINE_S = 10.0
@@ -51,3 +52,14 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def read_chunk(borrower: Borrower) -> Frame:
+    """The next CHUNK of a connection with slots; those that are announced before it are learnt."""
+    while True:
+        frame = read_frame(borrower.recv_into)
+        assert frame is not None
+        if frame.type is not FrameType.SLOT:
+            assert frame.type is FrameType.CHUNK
+            return frame
+        borrower.learn(frame.header)

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from penstock.client.borrowing import Borrower
 from penstock.errors import ProtocolError
 from penstock.proto.slots import capacity_of
-from penstock.proto.wire import FrameType, read_frame
 from penstock.worker.lending import Budget, Lender, Slot, fill
 from penstock.worker.messages import Stored
+
+from .clients import read_chunk
 
 MIB = 1 << 20
 
@@ -87,6 +88,17 @@ def test_slots_that_are_too_small_make_room(pair: tuple[socket.socket, socket.so
     assert sorted(large.dropped) == ids
 
 
+def test_what_no_slot_could_ever_hold_costs_no_slot(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    lender = Lender(pair[0], Budget(2 * MIB))
+    slot = lender.lend(MIB)
+    assert slot is not None
+    assert lender.returned([slot.id])
+    assert lender.lend(3 * MIB) is None
+    assert lender.lend(MIB) is slot
+
+
 @given(st.lists(st.tuples(st.integers(1, 3 * MIB), st.booleans()), max_size=60))
 def test_lent_slots_are_large_enough_and_together_within_the_budget(
     wishes: list[tuple[int, bool]],
@@ -131,16 +143,10 @@ class Talk:
         """Sends a payload; what came, or None if there was no slot for it."""
         if not self.lender.send(Payload(data)):  # type: ignore[arg-type]
             return None
-        while True:
-            frame = read_frame(self.borrower.recv_into)
-            assert frame is not None
-            if frame.type is FrameType.SLOT:
-                self.borrower.learn(frame.header)
-                continue
-            assert frame.type is FrameType.CHUNK
-            assert frame.header["attempt"] == 7
-            assert not len(frame.payload)
-            return self.borrower.payload(frame.header)
+        frame = read_chunk(self.borrower)
+        assert frame.header["attempt"] == 7
+        assert not len(frame.payload)
+        return self.borrower.payload(frame.header)
 
     def give_back(self) -> int:
         ids = self.borrower.returnable(wanted=True)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from penstock.client.borrowing import Borrower
-from penstock.proto.wire import Frame, FrameType, read_frame
+from penstock.proto.wire import Frame, FrameType
 
-from .clients import DEADLINE_S, Client
+from .clients import DEADLINE_S, Client, read_chunk
 from .stations import Station
 
 KIB = 1 << 10
@@ -35,15 +35,9 @@ class Local(Client):
 
     def chunk(self) -> tuple[Frame, memoryview | None]:
         """The next CHUNK, and the slot that its payload is in."""
-        while True:
-            frame = read_frame(self.borrower.recv_into)
-            assert frame is not None
-            if frame.type is FrameType.SLOT:
-                self.borrower.learn(frame.header)
-                continue
-            assert frame.type is FrameType.CHUNK
-            in_slot = "slot" in frame.header
-            return frame, self.borrower.payload(frame.header) if in_slot else None
+        frame = read_chunk(self.borrower)
+        in_slot = "slot" in frame.header
+        return frame, self.borrower.payload(frame.header) if in_slot else None
 
 
 def test_payloads_come_in_slots_until_there_are_no_more(lending: Station) -> None:
