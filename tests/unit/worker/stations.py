@@ -62,9 +62,9 @@ class Station:
     def closed_within(self, condition: Callable[[], bool]) -> bool:
         """Whether something that no event tells happens in time."""
         end = time.monotonic() + DEADLINE_S
-        while not condition() and time.monotonic() < end:
+        while not (happened := condition()) and time.monotonic() < end:
             time.sleep(0.005)  # looked at again: no event tells it
-        return condition()
+        return happened
 
 
 def read_all(client: Client, attempt: int, received: int = 0) -> int:
