@@ -2,7 +2,8 @@
 
 A stream becomes a dataset by `from_generator`, which is handed whole runs of elements: crossing
 from Python to TensorFlow costs about 0.1 ms each time, so it is done per run, and C++ takes the
-runs apart (`unbatch`, or directly the user's batches). The plan then re-applies what it left for
+runs apart (`unbatch`, or directly the user's batches). Large elements are handed over one by one,
+since `unbatch` would copy each of them. The plan then re-applies what it left for
 the client. TensorFlow is imported when a function here is called.
 """
 
@@ -11,21 +12,25 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import math
 import secrets
 import weakref
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RefusedError, SpecMismatchError, UsageError
+from ..proto.spec import numpy_dtype
 from .epoch import StreamInfo
 from .reader import Reader
+from .runs import rows_of
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import tensorflow as tf
 
     from ..proto.position import Position
+    from ..proto.spec import ComponentSpec
     from ..security.settings import Security
     from ..timing import Timing
     from .options import JobOptions
@@ -35,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 #: TensorFlow takes some 200 µs for what a generator hands over: joining up to here costs less.
 _LARGE_BYTES = 256 << 10
+#: Elements of so many bytes are handed over one by one: `unbatch` would copy each.
+_SINGLE_BYTES = 1 << 20
 
 
 class NotADatasetError(UsageError, TypeError):
@@ -232,13 +239,15 @@ def _dropping(reader: Reader, whole: tf.data.Dataset) -> tf.data.Dataset:
 def _stream_dataset(reader: Reader, stream: int, *, chunked: bool) -> tf.data.Dataset:
     import tensorflow as tf
 
-    from ..graph import unbatched
+    from ..graph import singles, unbatched
 
+    components = reader.components(stream)
+    single = not chunked and _is_large(components)
     signature = tuple(
         tf.TensorSpec(
             None if spec.shape is None else (None, *spec.shape), tf.dtypes.as_dtype(spec.dtype)
         )
-        for spec in reader.components(stream)
+        for spec in components
     )
 
     # TensorFlow never lets go of the generator function (script_ops ties it to the outermost
@@ -250,7 +259,19 @@ def _stream_dataset(reader: Reader, stream: int, *, chunked: bool) -> tf.data.Da
         if kept is None:
             raise RefusedError("the dataset that `distribute` returned is gone: keep it to read it")
         # Empty runs let tf.data notice that the iterator was dropped while nothing comes.
-        return kept.runs(stream, idle=not chunked, large_bytes=_LARGE_BYTES)
+        found = kept.runs(stream, idle=not chunked, large_bytes=_LARGE_BYTES)
+        return rows_of(found) if single else found
 
     dataset = tf.data.Dataset.from_generator(runs, output_signature=signature).prefetch(2)
-    return dataset if chunked else unbatched(dataset)
+    if chunked:
+        return dataset
+    return singles(dataset) if single else unbatched(dataset)
+
+
+def _is_large(components: Sequence[ComponentSpec]) -> bool:
+    """Whether to copy an element costs more than to hand it over by itself."""
+    shapes = [(numpy_dtype(spec.dtype), spec.static_shape) for spec in components]
+    if any(shape is None or dtype.hasobject for dtype, shape in shapes):
+        return False
+    nbytes = sum(dtype.itemsize * math.prod(shape or ()) for dtype, shape in shapes)
+    return nbytes >= _SINGLE_BYTES

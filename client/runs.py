@@ -70,6 +70,16 @@ def runs_of(
         yield _join(pending, allocate)
 
 
+def rows_of(runs: Iterable[Arrays]) -> Iterator[Arrays]:
+    """The same elements in runs of one each, as views; runs of no elements stay."""
+    for run in runs:
+        if len(run[0]) <= 1:
+            yield run
+            continue
+        for row in range(len(run[0])):
+            yield tuple(array[row : row + 1] for array in run)
+
+
 def empty_run(components: Sequence[ComponentSpec]) -> Arrays:
     """A run of no elements."""
     return tuple(

@@ -25,7 +25,7 @@ from .explain import Explanation, explain
 from .loaded import LoadedStream, load_stream
 from .marks import cache_here
 from .plan import CachePoint, Note, Plan, Stream
-from .spec import flat_specs, pack_element, unbatched
+from .spec import flat_specs, pack_element, singles, unbatched
 
 __all__ = [
     "CachePoint",
@@ -41,5 +41,6 @@ __all__ = [
     "flat_specs",
     "load_stream",
     "pack_element",
+    "singles",
     "unbatched",
 ]

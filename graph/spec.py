@@ -114,3 +114,13 @@ def unbatched(runs: Any) -> Any:
     if all(shape.is_fully_defined() and shape.num_elements() for shape in shapes):
         return runs.unbatch()
     return runs.flat_map(lambda *parts: tf.data.Dataset.from_tensor_slices(parts))
+
+
+def singles(runs: Any) -> Any:
+    """As `unbatched`, of runs that have one element at most; it is not copied.
+
+    Args:
+        runs: a dataset of flat tuples of components with a leading dimension of 0 or 1.
+    """
+    some = runs.filter(lambda *parts: tf.size(parts[0], tf.int64) > 0)
+    return some.map(lambda *parts: tuple(tf.squeeze(part, 0) for part in parts))

@@ -71,6 +71,18 @@ def test_elements_are_nested_as_in_the_original(make_dispatcher, pairs, timing) 
     close(dispatcher)
 
 
+def test_large_elements_go_into_a_graph_one_by_one(make_dispatcher, timing) -> None:
+    local = tf.data.Dataset.range(10).map(lambda i: (tf.fill([512, 513], i), i))
+    dispatcher = serve(make_dispatcher, local)
+    served = local.apply(distribute(dispatcher.address, timing=timing))
+    seen = list(served.map(lambda image, i: (tf.shape(image), image[7, 9], i)).as_numpy_iterator())
+    assert sorted((value, i) for _, value, i in seen) == [(i, i) for i in range(10)]
+    assert all(shape.tolist() == [512, 513] for shape, _, _ in seen)
+    assert served.penstock.digests[0].total == digest_of(local).total
+    served.penstock.close()
+    close(dispatcher)
+
+
 def test_the_rest_of_the_pipeline_runs_here_on_whole_chunks(make_dispatcher, timing) -> None:
     local = tf.data.Dataset.range(1000).filter(lambda i: i % 7 > 0).batch(64)
     dispatcher = serve(make_dispatcher, local)

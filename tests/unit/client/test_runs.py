@@ -7,7 +7,7 @@ import numpy as np
 from penstock.client.buffers import BufferPool
 from penstock.client.events import Piece
 from penstock.client.options import default_block
-from penstock.client.runs import empty_run, runs_of
+from penstock.client.runs import empty_run, rows_of, runs_of
 from penstock.proto.chunk import Chunk
 from penstock.proto.spec import ComponentSpec
 
@@ -86,3 +86,12 @@ def test_a_block_is_one_element_where_lanes_have_to_blend_their_splits() -> None
     assert default_block(numbers, blended=True) == default_block(names, blended=True) == 1
     # One lane, or splits that are mixed themselves, leave nothing to blend.
     assert default_block(numbers, mixed=True, blended=True) == 4096
+
+
+def test_runs_are_cut_into_rows_without_a_copy_and_empty_ones_stay() -> None:
+    run = np.arange(6).reshape(3, 2), np.arange(3)
+    nothing = run[0][:0], run[1][:0]
+    rows = list(rows_of([nothing, run]))
+    assert [len(numbers) for _, numbers in rows] == [0, 1, 1, 1]
+    assert [pair.tolist() for pair, _ in rows[1:]] == [[[0, 1]], [[2, 3]], [[4, 5]]]
+    assert all(np.shares_memory(pair, run[0]) for pair, _ in rows[1:])
