@@ -137,11 +137,14 @@ class WorkerLink:
     ) -> None:
         self.target = target
         self._hello = {"version": PROTOCOL_VERSION, "job": job, "client": client}
+        # Of chunks the elements' hashes are checked, so nothing else need vouch for their bytes.
+        self._hello |= {"bare": True}
         self._hello |= {"token": access.token} if access.token else {}
         self._access = access
         self._listener = listener
         self._timing = timing
         self._was_let_in = False
+        self._damaged: tuple[int, object] | None = None
         self._sock: Stream | None = None
         self._wire: _Wire | None = None
         self._closed = threading.Event()
@@ -232,7 +235,7 @@ class WorkerLink:
         """Reads and handles frames until the worker sends no more."""
         pool = BufferPool(_POOL_BYTES)
         recv_into = sock.recv_into if borrower is None else borrower.recv_into
-        while (frame := read_frame(recv_into, allocate=pool.allocate)) is not None:
+        while (frame := read_frame(recv_into, allocate=pool.allocate, bare=True)) is not None:
             if borrower is not None and frame.type is FrameType.SLOT:
                 borrower.learn(frame.header)
                 continue
@@ -296,10 +299,23 @@ class WorkerLink:
             chunk = chunk_codec.decode(frame.header, frame.payload, specs)
             chunk.verify()
         except (ChunkError, VerificationError) as error:
+            self._doubt(attempt, frame, error)
             self._listener.corrupt_came(attempt, str(error))
             return
         failpoint("client.chunk.after_receive")
         self._listener.chunk_came(attempt, chunk, len(frame.payload))
+
+    def _doubt(self, attempt: int, frame: Frame, error: PenstockError) -> None:
+        """Has a bare chunk sent again that is wrong for the first time: the way may have done it.
+
+        Raises:
+            ProtocolError: it is; the connection has to be made anew, as for a wrong checksum.
+        """
+        which = attempt, frame.header.get("start")
+        if not frame.bare or self._damaged == which:
+            return
+        self._damaged = which
+        raise ProtocolError(f"a CHUNK frame was damaged on its way: {error}") from error
 
 
 def _shut(sock: Stream) -> None:

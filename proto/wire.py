@@ -7,6 +7,9 @@
 All integers are little-endian. The checksum is xxh3-64 over the rest of the prefix, the header
 and the xxh3-64 of the payload (8 bytes). The payload enters by its own hash only, so that whoever
 keeps that beside a stored payload can put the payload under another header without reading it.
+The payload of a *bare* CHUNK frame (flag 1, for a client that asked for it) does not enter at all:
+the hashes of its elements, which the checksum covers, vouch for it, and the client checks these
+anyway.
 
 A payload is read straight into its own 64-byte aligned buffer, so what is in it at a multiple of
 64 can become a tensor with no copy. Lengths are checked before anything is allocated.
@@ -44,6 +47,9 @@ ALIGNMENT = 64
 _PREFIX = struct.Struct("<4sHBBI4xQ")
 _CHECKSUM = struct.Struct("<Q")
 PREFIX_BYTES = _PREFIX.size + _CHECKSUM.size
+#: A flag: the checksum does not cover the payload.
+_BARE = 1
+_NO_PAYLOAD = xxhash.xxh3_64_intdigest(b"")
 #: Small enough for every TLS library's counters; larger payloads are read in several calls.
 _READ_BYTES_MAX = 1 << 28
 
@@ -95,6 +101,7 @@ class Prefix:
         payload_bytes: length of the payload that follows the header.
         checksum: announced xxh3-64.
         covered: the bytes of the prefix that the checksum covers.
+        bare: the checksum does not cover the payload.
     """
 
     type: FrameType
@@ -102,6 +109,7 @@ class Prefix:
     payload_bytes: int
     checksum: int
     covered: bytes
+    bare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +120,13 @@ class Frame:
         type: what it says.
         header: decoded msgpack map; its keys are strings, its values are the peer's word only.
         payload: raw bytes, 64-byte aligned if `aligned_empty` made them.
+        bare: only the hashes in the header vouch for the payload.
     """
 
     type: FrameType
     header: dict[str, Any]
     payload: memoryview = field(repr=False)
+    bare: bool = False
 
 
 def aligned_empty(nbytes: int) -> memoryview:
@@ -132,6 +142,7 @@ def encode_frame(
     buffers: Sequence[bytes | memoryview] = (),
     *,
     limits: FrameLimits = DEFAULT_LIMITS,
+    bare: bool = False,
 ) -> list[bytes | memoryview]:
     """A frame as buffers to be sent one after the other; the payload's memory is not copied.
 
@@ -140,13 +151,15 @@ def encode_frame(
         header: a map with string keys, of values that msgpack packs.
         buffers: the payload, in C-contiguous parts.
         limits: what the peer accepts.
+        bare: of a CHUNK frame: the checksum does not cover the payload.
 
     Raises:
         ProtocolError: header or payload are longer than the limits.
     """
     payload = [view for view in map(_as_bytes, buffers) if view.nbytes]
     nbytes = sum(view.nbytes for view in payload)
-    return [*encode_head(type_, header, nbytes, payload_digest(payload), limits=limits), *payload]
+    digest = None if bare else payload_digest(payload)
+    return [*encode_head(type_, header, nbytes, digest, limits=limits), *payload]
 
 
 def payload_digest(buffers: Iterable[bytes | memoryview]) -> int:
@@ -165,7 +178,7 @@ def encode_head(
     type_: FrameType,
     header: dict[str, Any],
     payload_bytes: int,
-    payload_digest: int,
+    payload_digest: int | None,
     *,
     limits: FrameLimits = DEFAULT_LIMITS,
 ) -> list[bytes]:
@@ -175,7 +188,7 @@ def encode_head(
         type_: what the frame says.
         header: a map with string keys, of values that msgpack packs.
         payload_bytes: length of the payload that will follow.
-        payload_digest: its xxh3-64, as the function of that name has it.
+        payload_digest: its xxh3-64, as the function of that name has it; None for a bare frame.
         limits: what the peer accepts.
 
     Raises:
@@ -183,14 +196,23 @@ def encode_head(
     """
     packed: bytes = msgpack.packb(header, use_bin_type=True)
     _check_lengths(type_, len(packed), payload_bytes, limits)
-    covered = _PREFIX.pack(MAGIC, PROTOCOL_VERSION, type_, 0, len(packed), payload_bytes)
-    return [covered + _CHECKSUM.pack(_checksum(covered, packed, payload_digest)), packed]
+    flags, digest = (_BARE, _NO_PAYLOAD) if payload_digest is None else (0, payload_digest)
+    covered = _PREFIX.pack(MAGIC, PROTOCOL_VERSION, type_, flags, len(packed), payload_bytes)
+    return [covered + _CHECKSUM.pack(_checksum(covered, packed, digest)), packed]
 
 
 def parse_prefix(
-    data: bytes | bytearray | memoryview, limits: FrameLimits = DEFAULT_LIMITS
+    data: bytes | bytearray | memoryview,
+    limits: FrameLimits = DEFAULT_LIMITS,
+    *,
+    bare: bool = False,
 ) -> Prefix:
     """Checks the first `PREFIX_BYTES` bytes of a frame.
+
+    Args:
+        data: begins with them.
+        limits: what is accepted.
+        bare: whether bare CHUNK frames are; whoever takes them has to check the elements' hashes.
 
     Raises:
         ProtocolError: not a frame, another version, an unknown type or flag, or too long.
@@ -207,15 +229,16 @@ def parse_prefix(
             f"the peer speaks version {version} of the data protocol, this side"
             f" {PROTOCOL_VERSION}: run the same release of penstock on both"
         )
-    if flags:
-        raise ProtocolError(f"flags {flags:#04x} are not of version {PROTOCOL_VERSION}")
+    if flags and (flags != _BARE or type_ != FrameType.CHUNK or not bare):
+        raise ProtocolError(f"flags {flags:#04x} of a frame of type {type_} were not asked for")
     try:
         known = FrameType(type_)
     except ValueError:
         raise ProtocolError(f"there is no frame of type {type_}") from None
     _check_lengths(known, header_bytes, payload_bytes, limits)
     (checksum,) = _CHECKSUM.unpack_from(data, _PREFIX.size)
-    return Prefix(known, header_bytes, payload_bytes, checksum, bytes(data[: _PREFIX.size]))
+    covered = bytes(data[: _PREFIX.size])
+    return Prefix(known, header_bytes, payload_bytes, checksum, covered, bool(flags))
 
 
 def finish_frame(
@@ -229,9 +252,8 @@ def finish_frame(
     Raises:
         ProtocolError: the checksum is wrong or the header is not a msgpack map with string keys.
     """
-    return Frame(
-        prefix.type, finish_head(prefix, header, payload_digest([payload]), limits), payload
-    )
+    digest = _NO_PAYLOAD if prefix.bare else payload_digest([payload])
+    return Frame(prefix.type, finish_head(prefix, header, digest, limits), payload, prefix.bare)
 
 
 def finish_head(
@@ -257,6 +279,7 @@ def send_frame(
     buffers: Sequence[bytes | memoryview] = (),
     *,
     limits: FrameLimits = DEFAULT_LIMITS,
+    bare: bool = False,
 ) -> int:
     """Sends one frame over a blocking socket, straight from the buffers' memory.
 
@@ -267,13 +290,15 @@ def send_frame(
         ProtocolError: as `encode_frame`; nothing has been sent.
         OSError: from the socket.
     """
-    return send_buffers(sock, encode_frame(type_, header, buffers, limits=limits))
+    return send_buffers(sock, encode_frame(type_, header, buffers, limits=limits, bare=bare))
 
 
 def read_frame(
     recv_into: Callable[[memoryview], int],
     limits: FrameLimits = DEFAULT_LIMITS,
     allocate: Callable[[int], memoryview] = aligned_empty,
+    *,
+    bare: bool = False,
 ) -> Frame | None:
     """Reads one frame, blocking.
 
@@ -282,6 +307,7 @@ def read_frame(
             socket's `recv_into`, or a file's `readinto`.
         limits: what is accepted.
         allocate: makes the payload's buffer: writable, of exactly the length asked for.
+        bare: as `parse_prefix`.
 
     Returns:
         The frame, or None if the stream ended before its first byte.
@@ -295,10 +321,10 @@ def read_frame(
     if got == 0:
         return None
     _fill(recv_into, memoryview(start)[got:], "prefix")
-    prefix = parse_prefix(start, limits)
+    prefix = parse_prefix(start, limits, bare=bare)
     header = bytearray(prefix.header_bytes)
     _fill(recv_into, memoryview(header), "header")
-    payload = allocate(prefix.payload_bytes)
+    payload = allocate(prefix.payload_bytes) if prefix.payload_bytes else memoryview(b"")
     _fill(recv_into, payload, "payload")
     return finish_frame(prefix, header, payload, limits)
 

@@ -107,6 +107,7 @@ class Connection:
         self._on_end = on_end
         self._budget = budget
         self._lender: Lender | None = None
+        self._bare = False
         self._number = 0
         self._reader = threading.Thread(
             target=self._read_main, name=f"penstock-read-{name}", daemon=True
@@ -220,6 +221,7 @@ class Connection:
             )
         if AVAILABLE and is_unix(self._sock) and frame.header.get("slots") is True:
             self._lender = Lender(self._sock, self._budget)
+        self._bare = frame.header.get("bare") is True
         job, client = (str(frame.header.get(key, "?"))[:80] for key in ("job", "client"))
         # One that only asks whether we are there names no job, and may ask every few seconds.
         level = logging.INFO if job else logging.DEBUG
@@ -277,10 +279,10 @@ class Connection:
         if piece is not None and self._lender is not None and self._lender.send(piece):
             return
         if piece is not None and piece.stored is not None:
-            send_stored(self._sock, piece.header, piece.stored)
+            send_stored(self._sock, piece.header, piece.stored, bare=self._bare)
             return
         type_, header, buffers = frame_of(send)
-        send_frame(self._sock, type_, header, buffers)
+        send_frame(self._sock, type_, header, buffers, bare=self._bare and piece is not None)
 
     def _say_farewell(self, detail: str, code: str = "PROTOCOL") -> None:
         """Tells the client why; it need not listen."""
@@ -329,7 +331,9 @@ def frame_of(send: Send) -> tuple[FrameType, dict[str, Any], Sequence[bytes | me
             return FrameType.FAIL, {"attempt": attempt, "code": code, "detail": detail}, []
 
 
-def send_stored(sock: Stream, header: dict[str, Any], stored: Stored) -> None:
+def send_stored(
+    sock: Stream, header: dict[str, Any], stored: Stored, *, bare: bool = False
+) -> None:
     """Sends a CHUNK frame whose payload goes from its file to the socket inside the kernel.
 
     With TLS the kernel cannot do it, and the payload is read to be encrypted.
@@ -337,7 +341,8 @@ def send_stored(sock: Stream, header: dict[str, Any], stored: Stored) -> None:
     Raises:
         OSError: from the socket or the file; also if the file has become shorter.
     """
-    head = encode_head(FrameType.CHUNK, header, stored.nbytes, stored.digest)
+    digest = None if bare else stored.digest
+    head = encode_head(FrameType.CHUNK, header, stored.nbytes, digest)
     if isinstance(sock, TlsSocket):
         sock.sendall(b"".join(head))
         for piece in _read_stored(stored):

@@ -35,9 +35,10 @@ def sockets(request: pytest.FixtureRequest, papers: Papers) -> Iterator[Pair]:
         yield pair
 
 
+@pytest.mark.parametrize("bare", [False, True])
 @pytest.mark.parametrize("elements", [0, 1, 5000, 50_000])
 def test_the_reader_gets_the_chunk_under_the_new_numbers(
-    sockets: Pair, tmp_path: Path, elements: int
+    sockets: Pair, tmp_path: Path, elements: int, bare: bool
 ) -> None:
     ours, theirs = sockets
     chunk = Chunk.from_stacked(7, [np.arange(elements * 10).reshape(elements, 10)])
@@ -47,12 +48,16 @@ def test_the_reader_gets_the_chunk_under_the_new_numbers(
     path.write_bytes(b"before" + payload + b"behind")
     with path.open("rb") as file:
         stored = Stored(file.fileno(), 6, len(payload), payload_digest([payload]))
-        sender = threading.Thread(target=send_stored, args=(ours, {**header, "attempt": 9}, stored))
+        sender = threading.Thread(
+            target=send_stored,
+            args=(ours, {**header, "attempt": 9}, stored),
+            kwargs={"bare": bare},
+        )
         sender.start()
-        frame = read_frame(theirs.recv_into)
+        frame = read_frame(theirs.recv_into, bare=bare)
         sender.join()
     assert frame is not None
-    assert (frame.type, frame.header["attempt"]) == (FrameType.CHUNK, 9)
+    assert (frame.type, frame.header["attempt"], frame.bare) == (FrameType.CHUNK, 9, bare)
     found = decode(frame.header, frame.payload)
     found.verify()
     assert (found.start, found.count) == (7, elements)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from penstock.errors import AddressInUseError, UnavailableError
-from penstock.proto.wire import PROTOCOL_VERSION, FrameType
+from penstock.proto.wire import PROTOCOL_VERSION, FrameType, read_frame
 from penstock.worker.attempts import AttemptBook
 from penstock.worker.exchange import Exchange
 from penstock.worker.messages import GONE
@@ -31,6 +31,18 @@ def test_a_split_is_served(station: Station, kind: str) -> None:
         assert client.welcome == {"version": PROTOCOL_VERSION, "worker": "w7"}
         client.fetch(1)
         assert read_all(client, 1) == 10
+
+
+@pytest.mark.parametrize("greeting", [{}, {"bare": True}, {"bare": 1}])
+def test_chunks_are_bare_for_a_client_that_asks_for_it(station: Station, greeting: dict) -> None:
+    station.hold(1)
+    station.produce(1, pieces=1)
+    with Client(station.tcp, **greeting) as client:
+        client.fetch(1)
+        frame = read_frame(client.sock.recv_into, bare=True)
+        assert frame is not None
+        assert (frame.type, frame.bare) == (FrameType.CHUNK, greeting.get("bare") is True)
+        client.expect(FrameType.END)
 
 
 def test_end_carries_the_digest(station: Station) -> None:
