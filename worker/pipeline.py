@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from ..proto.hashing import Digest, Hashes
     from ..proto.spec import ComponentSpec
+    from .iterators import Elements
     from .messages import Assignment, Piece
     from .rate import Rate
     from .recorder import Recorder
@@ -71,8 +72,13 @@ class Origin(Protocol):
     def fits(self, via: str) -> bool:
         """Whether the run can go on from the state of a dataset that was made by that way."""
 
-    def dataset(self, via: str | None) -> tuple[Any, str]:
-        """The split's dataset, and its way; by the way `via` if it is given."""
+    def elements(self, layout: Layout, *, fresh: bool) -> Elements:
+        """The split's elements.
+
+        Args:
+            layout: how they are wanted. `via` is the way to be taken, unless the run is fresh.
+            fresh: they are not to be restored from a state: the way can be chosen.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +92,10 @@ class Computed:
         """Whether the dataset was made so."""
         return not via
 
-    def dataset(self, via: str | None) -> tuple[Any, str]:
-        """The split's dataset."""
+    def elements(self, layout: Layout, *, fresh: bool) -> Elements:
+        """The split's elements."""
         at = self.assignment
-        return self.stream.split_dataset(at.split, seed=at.seed, epoch=at.epoch), ""
+        return Source(self.stream.split_dataset(at.split, seed=at.seed, epoch=at.epoch), layout)
 
 
 @dataclass(slots=True)
@@ -150,7 +156,7 @@ def run_attempt(
                 recorder.pause()
             if not put(piece) or stopped.is_set():
                 return None
-            if recorder is not None:
+            if recorder is not None and not source.over:
                 recorder.resume(made.elements, source)
     except _BadElementError as bad:
         why = _explain(stream, assignment, f"element {bad.element}", bad.cause)
@@ -192,7 +198,7 @@ def _begin(
     rate: Rate,
     recorder: Recorder | None,
     origin: Origin,
-) -> tuple[Source, Hashes]:
+) -> tuple[Elements, Hashes]:
     """The split's elements that are to be made, and the hashes of those before them."""
     kind = "collected"
     if assignment.trial > 1 or assignment.bad:
@@ -203,12 +209,11 @@ def _begin(
     def fits(layout: Layout) -> bool:
         return layout.kind == kind and origin.fits(layout.via)
 
-    def make(layout: Layout | None) -> Source:
-        dataset, via = origin.dataset(None if layout is None else layout.via)
-        if layout is None:
-            size = rate.batch_size(stream.fixed_element_bytes) if kind == "stacked" else 1
-            layout = Layout(kind, size, via)
-        return Source(dataset, layout)
+    def make(layout: Layout | None) -> Elements:
+        if layout is not None:
+            return origin.elements(layout, fresh=False)
+        size = rate.batch_size(stream.fixed_element_bytes) if kind == "stacked" else 1
+        return origin.elements(Layout(kind, size), fresh=True)
 
     if recorder is None:
         return make(None), np.empty(0, np.uint64)
@@ -216,7 +221,7 @@ def _begin(
 
 
 def _chunks(
-    source: Source, stream: SplitStream, rate: Rate, start: int, bad: Collection[int]
+    source: Elements, stream: SplitStream, rate: Rate, start: int, bad: Collection[int]
 ) -> Iterator[Chunk]:
     """Chunks from element `start` on. At each, the source has yielded no element beyond it."""
     if source.layout.kind == "single":
@@ -232,7 +237,7 @@ def _array(tensor: Any) -> NDArray[Any]:
 
 
 def _single(
-    source: Source, stream: SplitStream, start: int, bad: Collection[int]
+    source: Elements, stream: SplitStream, start: int, bad: Collection[int]
 ) -> Iterator[Chunk]:
     """One element a chunk: slow, and exact about errors.
 
@@ -268,7 +273,7 @@ def _is_of_element(error: Exception) -> bool:
     return isinstance(error, tf.errors.OpError) and not isinstance(error, moment)
 
 
-def _stacked(source: Source, rate: Rate, start: int) -> Iterator[Chunk]:
+def _stacked(source: Elements, rate: Rate, start: int) -> Iterator[Chunk]:
     """Batches made by tf.data, joined while they are too small."""
     parts: list[Arrays] = []
     meter = Meter(rate)
@@ -289,7 +294,7 @@ def _stacked(source: Source, rate: Rate, start: int) -> Iterator[Chunk]:
         yield Chunk.from_stacked(start, _join(parts))
 
 
-def _collected(source: Source, stream: SplitStream, rate: Rate, start: int) -> Iterator[Chunk]:
+def _collected(source: Elements, stream: SplitStream, rate: Rate, start: int) -> Iterator[Chunk]:
     """Elements of varying shapes, gathered one by one."""
     elements: list[Arrays] = []
     meter = Meter(rate)
