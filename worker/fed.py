@@ -7,6 +7,7 @@ failed is let go: nobody knows where in a split it is.
 
 from __future__ import annotations
 
+import functools
 import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -117,8 +118,8 @@ class FedSplits:
         found = self._idle.take(fed, batched=batched) or _new(fed, batched=batched)
         at = assignment
         values = fed.values(at.split, seed=at.seed, epoch=at.epoch, size=layout.size)
-        found.queue.enqueue(values)
-        return FedElements(fed, found, layout, self._idle, lambda: self._check(assignment, layout))
+        check = functools.partial(self._check, assignment, layout)
+        return FedElements(fed, found, values, layout, self._idle, check)
 
     def _check(self, assignment: Assignment, layout: Layout) -> None:
         """Makes sure that the stream has no state outside its iterators.
@@ -140,6 +141,8 @@ class FedElements:
 
     _stream: FedStream
     _fed: FedIterator
+    #: What it is to be fed; None once it was, or if it goes on from a state, which holds that.
+    _values: list[Any] | None
     layout: Layout
     _idle: IdleIterators
     _check: Callable[[], None]
@@ -154,6 +157,9 @@ class FedElements:
 
     def __iter__(self) -> Iterator[Any]:
         """See `Elements`."""
+        if self._values is not None:
+            self._fed.queue.enqueue(self._values)
+            self._values = None
         while not self.over:
             got = next(self._fed.iterator)
             if not self._stream.is_mark(got):
@@ -171,6 +177,7 @@ class FedElements:
 
     def restore(self, state: bytes) -> None:
         """See `Elements`."""
+        self._values = None
         restore(self._fed.iterator, state)
 
 
