@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from ..errors import PenstockError
+from . import ragged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,6 +63,8 @@ class Source:
 
     def __init__(self, dataset: Any, layout: Layout) -> None:
         self.layout = layout
+        if layout.kind == "ragged":
+            dataset = ragged.batched(dataset, layout.size)
         dataset = dataset.with_options(options())
         # A batch of one would only be a copy, save of strings, which come in another form alone.
         strings = any(spec.dtype == tf.string for spec in tf.nest.flatten(dataset.element_spec))
