@@ -315,7 +315,7 @@ def _ragged(source: Source, stream: SplitStream, rate: Rate, start: int) -> Iter
     parts: list[Arrays] = []
     meter = Meter(rate)
     for batch in source:
-        arrays = tuple(map(_array, batch))
+        arrays = ragged.arrays_of(batch, specs)
         parts.append(arrays)
         meter.add(ragged.count_of(arrays, specs), sum(map(_size, arrays)))
         if meter.full:

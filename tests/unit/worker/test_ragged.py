@@ -39,9 +39,13 @@ def taken(source: Source) -> list[tuple[Any, ...]]:
     return [tuple(map(_array, parts)) for parts in source]
 
 
+def batches_of(source: Any, specs: tuple[ComponentSpec, ...]) -> list[Any]:
+    return [ragged.arrays_of(batch, specs) for batch in source]
+
+
 def chunk_of(dataset: Any, size: int) -> Chunk:
     specs = specs_of(dataset)
-    batches = taken(Source(dataset, Layout("ragged", size)))
+    batches = batches_of(Source(dataset, Layout("ragged", size)), specs)
     return Chunk.from_columns(0, ragged.columns_of(batches, specs))
 
 
@@ -49,7 +53,7 @@ def check(dataset: Any, size: int) -> None:
     """The chunk of all batches is, to the byte, that of the elements one by one."""
     specs = specs_of(dataset)
     assert ragged.batches_of(specs)
-    batches = taken(Source(dataset, Layout("ragged", size)))
+    batches = batches_of(Source(dataset, Layout("ragged", size)), specs)
     elements = taken(Source(dataset, Layout("collected")))
     counts = [ragged.count_of(batch, specs) for batch in batches]
     whole, rest = divmod(len(elements), size)
@@ -134,12 +138,13 @@ def counted(count: int) -> Any:
 def test_a_state_goes_on_in_another_process_where_functions_have_other_names() -> None:
     layout = Layout("ragged", 4)
     source = Source(counted(23), layout)
-    first = [tuple(map(_array, parts)) for parts in itertools.islice(source, 2)]
-    state, specs = source.capture(), specs_of(counted(1))
-    ragged._functions.cache_clear()
+    specs = specs_of(counted(1))
+    first = batches_of(itertools.islice(source, 2), specs)
+    state = source.capture()
+    ragged._taking_apart.cache_clear()
     again = Source(counted(23), layout)
     again.restore(state)
-    rest = taken(again)
+    rest = batches_of(again, specs)
     chunk = Chunk.from_columns(0, ragged.columns_of(first + rest, specs))
     wanted = Chunk.from_elements(0, taken(Source(counted(23), Layout("collected"))), specs)
     assert chunk.hashes.tolist() == wanted.hashes.tolist()
@@ -147,10 +152,10 @@ def test_a_state_goes_on_in_another_process_where_functions_have_other_names() -
 
 
 def test_types_are_traced_once() -> None:
-    ragged._functions.cache_clear()
+    ragged._taking_apart.cache_clear()
     for _ in range(3):
-        taken(Source(counted(5), Layout("ragged", 2)))
-    assert ragged._functions.cache_info().misses == 1
+        batches_of(Source(counted(5), Layout("ragged", 2)), specs_of(counted(5)))
+    assert ragged._taking_apart.cache_info().misses == 1
 
 
 @pytest.mark.parametrize(
