@@ -27,6 +27,7 @@ import tensorflow as tf
 
 from ..errors import ChunkError
 from ..graph import capture
+from ..graph.spec import RAGGED_DTYPES
 from ..proto.columns_build import flat_column, stacked_column
 
 if TYPE_CHECKING:
@@ -39,13 +40,6 @@ if TYPE_CHECKING:
 
     Arrays: TypeAlias = tuple[NDArray[Any], ...]
 
-#: What TensorFlow has kernels for in the ops of ragged tensors; others come one by one.
-_DTYPES = frozenset(
-    (
-        *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
-        *("float16", "bfloat16", "float32", "float64", "complex64", "complex128", "string"),
-    )
-)
 #: Types of streams whose functions are kept: a worker seldom has more at a time.
 _KEPT = 32
 
@@ -76,7 +70,7 @@ class _Form(enum.Enum):
 def batches_of(components: Sequence[ComponentSpec]) -> bool:
     """Whether such elements are batched here: some of them varies, and all can be batched."""
     varies = any(spec.static_shape is None for spec in components)
-    return varies and all(spec.dtype in _DTYPES for spec in components)
+    return varies and all(spec.dtype in RAGGED_DTYPES for spec in components)
 
 
 def batched(dataset: Any, size: int) -> Any:
