@@ -232,25 +232,32 @@ def _dropping(reader: Reader, whole: tf.data.Dataset) -> tf.data.Dataset:
 def _stream_dataset(reader: Reader, stream: int, *, chunked: bool) -> tf.data.Dataset:
     import tensorflow as tf
 
-    from ..graph import unbatched
+    from ..graph import cut, is_cut, unbatched
 
-    signature = tuple(
-        tf.TensorSpec(
-            None if spec.shape is None else (None, *spec.shape), tf.dtypes.as_dtype(spec.dtype)
-        )
-        for spec in reader.components(stream)
-    )
-
+    components = reader.components(stream)
+    flat = tuple(tf.TensorSpec(spec.shape, tf.dtypes.as_dtype(spec.dtype)) for spec in components)
     # TensorFlow never lets go of the generator function (script_ops ties it to the outermost
     # graph), so it must not be what keeps the reader, with its threads and sockets, alive.
     alive = weakref.ref(reader)
 
-    def runs() -> Iterator[Arrays]:
+    def living() -> Reader:
         kept = alive()
         if kept is None:
             raise RefusedError("the dataset that `distribute` returned is gone: keep it to read it")
-        # Empty runs let tf.data notice that the iterator was dropped while nothing comes.
-        return kept.runs(stream, idle=not chunked, large_bytes=_LARGE_BYTES)
+        return kept
 
+    if is_cut(components):
+        plan = reader.plan
+        spec = flat if plan is None else plan.stream_spec(stream)
+        return cut(lambda: living().columns(stream, idle=True), spec)
+
+    def runs() -> Iterator[Arrays]:
+        # Empty runs let tf.data notice that the iterator was dropped while nothing comes.
+        return living().runs(stream, idle=not chunked, large_bytes=_LARGE_BYTES)
+
+    signature = tuple(
+        tf.TensorSpec(None if spec.shape.rank is None else (None, *spec.shape), spec.dtype)
+        for spec in flat
+    )
     dataset = tf.data.Dataset.from_generator(runs, output_signature=signature).prefetch(2)
     return dataset if chunked else unbatched(dataset)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import tensorflow as tf
 
 from ..errors import PenstockError
+from . import ragged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,6 +100,8 @@ class Source:
 
     def __init__(self, dataset: Any, layout: Layout) -> None:
         self.layout = layout
+        if layout.kind == "ragged":
+            dataset = ragged.batched(dataset, layout.size)
         dataset = dataset.with_options(options())
         self.batched = is_batched(layout, dataset.element_spec)
         self.over = False

@@ -1,8 +1,9 @@
 """Runs one attempt: the dataset of a split becomes pieces.
 
 Elements whose shapes are all known are batched by tf.data itself, so Python does a fixed amount of
-work for each batch; batches that are too small to travel alone are put together. Elements whose
-shapes vary are collected one by one. A piece is done at about 4 MiB or after a quarter of a second.
+work for each batch; batches that are too small to travel alone are put together. So are elements
+whose shapes vary (`ragged`); where they are large or slow, or of a type that it cannot batch, they
+are collected one by one. A piece is done at about 4 MiB or after a quarter of a second.
 
 From the second trial on every piece holds one element, so that an error names the exact one. It is
 named by how many elements, good or bad, come before it, because that is the same in every replay: a
@@ -21,6 +22,7 @@ import tensorflow as tf
 
 from ..proto.chunk import Chunk
 from ..proto.hashing import DigestBuilder
+from . import ragged
 from .checkpoint_file import Layout
 from .iterators import Source
 from .messages import DETAIL_BYTES_MAX, PIPELINE, AttemptError
@@ -200,24 +202,37 @@ def _begin(
     origin: Origin,
 ) -> tuple[Elements, Hashes]:
     """The split's elements that are to be made, and the hashes of those before them."""
-    kind = "collected"
-    if assignment.trial > 1 or assignment.bad:
-        kind = "single"
-    elif all(spec.static_shape is not None for spec in stream.components):
-        kind = "stacked"
+    kinds = _kinds(stream, assignment)
 
     def fits(layout: Layout) -> bool:
-        return layout.kind == kind and origin.fits(layout.via)
+        return layout.kind in kinds and origin.fits(layout.via)
 
     def make(layout: Layout | None) -> Elements:
         if layout is not None:
             return origin.elements(layout, fresh=False)
-        size = rate.batch_size(stream.fixed_element_bytes) if kind == "stacked" else 1
-        return origin.elements(Layout(kind, size), fresh=True)
+        return origin.elements(_layout(kinds, stream, rate), fresh=True)
 
     if recorder is None:
         return make(None), np.empty(0, np.uint64)
     return recorder.begin(fits, make)
+
+
+def _kinds(stream: SplitStream, assignment: Assignment) -> tuple[str, ...]:
+    """In which ways the elements may come: see `Layout`. The first one is for batches."""
+    if assignment.trial > 1 or assignment.bad:
+        return ("single",)
+    if all(spec.static_shape is not None for spec in stream.components):
+        return ("stacked",)
+    return ("ragged", "collected") if ragged.batches_of(stream.components) else ("collected",)
+
+
+def _layout(kinds: tuple[str, ...], stream: SplitStream, rate: Rate) -> Layout:
+    """How a run that begins takes its elements."""
+    if kinds[0] not in ("stacked", "ragged"):
+        return Layout(kinds[0])
+    size = rate.batch_size(stream.fixed_element_bytes)
+    # A batch of one varying element would only be a copy.
+    return Layout(kinds[-1] if size == 1 else kinds[0], size)
 
 
 def _chunks(
@@ -228,12 +243,17 @@ def _chunks(
         return _single(source, stream, start, frozenset(bad))
     if source.layout.kind == "stacked":
         return _stacked(source, rate, start)
+    if source.layout.kind == "ragged":
+        return _ragged(source, stream, rate, start)
     return _collected(source, stream, rate, start)
 
 
 def _array(tensor: Any) -> NDArray[Any]:
     """The tensor's own memory where TensorFlow lends it; strings are objects."""
-    return np.asarray(tensor)
+    try:
+        return np.asarray(tensor)
+    except ValueError:  # a scalar of ml_dtypes is no array to TensorFlow
+        return np.asarray(tensor.numpy())
 
 
 def _single(
@@ -292,6 +312,26 @@ def _stacked(source: Elements, rate: Rate, start: int) -> Iterator[Chunk]:
     if parts:
         meter.flush()
         yield Chunk.from_stacked(start, _join(parts))
+
+
+def _ragged(source: Elements, stream: SplitStream, rate: Rate, start: int) -> Iterator[Chunk]:
+    """Batches of elements of varying shapes, joined while they are too small."""
+    specs = stream.components
+    parts: list[Arrays] = []
+    meter = Meter(rate)
+    for batch in source:
+        arrays = ragged.arrays_of(batch, specs)
+        parts.append(arrays)
+        meter.add(ragged.count_of(arrays, specs), sum(map(_size, arrays)))
+        if meter.full:
+            meter.flush()
+            chunk = Chunk.from_columns(start, ragged.columns_of(parts, specs))
+            parts, start = [], chunk.stop
+            yield chunk
+            meter.restart()
+    if parts:
+        meter.flush()
+        yield Chunk.from_columns(start, ragged.columns_of(parts, specs))
 
 
 def _collected(source: Elements, stream: SplitStream, rate: Rate, start: int) -> Iterator[Chunk]:
