@@ -239,29 +239,36 @@ def _dropping(reader: Reader, whole: tf.data.Dataset) -> tf.data.Dataset:
 def _stream_dataset(reader: Reader, stream: int, *, chunked: bool) -> tf.data.Dataset:
     import tensorflow as tf
 
-    from ..graph import singles, unbatched
+    from ..graph import cut, is_cut, singles, unbatched
 
     components = reader.components(stream)
-    single = not chunked and _is_large(components)
-    signature = tuple(
-        tf.TensorSpec(
-            None if spec.shape is None else (None, *spec.shape), tf.dtypes.as_dtype(spec.dtype)
-        )
-        for spec in components
-    )
-
+    flat = tuple(tf.TensorSpec(spec.shape, tf.dtypes.as_dtype(spec.dtype)) for spec in components)
     # TensorFlow never lets go of the generator function (script_ops ties it to the outermost
     # graph), so it must not be what keeps the reader, with its threads and sockets, alive.
     alive = weakref.ref(reader)
 
-    def runs() -> Iterator[Arrays]:
+    def living() -> Reader:
         kept = alive()
         if kept is None:
             raise RefusedError("the dataset that `distribute` returned is gone: keep it to read it")
+        return kept
+
+    if is_cut(components):
+        plan = reader.plan
+        spec = flat if plan is None else plan.stream_spec(stream)
+        return cut(lambda: living().columns(stream, idle=True), spec)
+
+    single = not chunked and _is_large(components)
+
+    def runs() -> Iterator[Arrays]:
         # Empty runs let tf.data notice that the iterator was dropped while nothing comes.
-        found = kept.runs(stream, idle=not chunked, large_bytes=_LARGE_BYTES)
+        found = living().runs(stream, idle=not chunked, large_bytes=_LARGE_BYTES)
         return rows_of(found) if single else found
 
+    signature = tuple(
+        tf.TensorSpec(None if spec.shape.rank is None else (None, *spec.shape), spec.dtype)
+        for spec in flat
+    )
     dataset = tf.data.Dataset.from_generator(runs, output_signature=signature).prefetch(2)
     if chunked:
         return dataset

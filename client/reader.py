@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from ..proto.position import Position
+from .columns import AsColumns
 from .options import checked_flag, checked_options
 from .positions import Positions, counting_of
 from .restoring import checked_consumed, checked_restore, completed, shared_counting
-from .runs import LARGE_BYTES, empty_run, epoch_runs
+from .runs import LARGE_BYTES, Stacked, epoch_runs
 from .session import COMMITTED, Session
 
 if TYPE_CHECKING:
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
     from ..proto.position import Consumer
     from ..security.settings import Security
     from ..timing import Timing
+    from .columns import Columns
     from .opened import OpenedJob
     from .options import JobOptions
-    from .runs import Arrays
+    from .runs import Arrays, Form, T
 
 _FINGERPRINT_CHARACTERS_MAX = 128
 
@@ -44,18 +46,11 @@ class Reader:
             an `address`, as `LocalCluster`; None starts a cluster on this machine.
         job_name: names the job, so that it outlives this process; None for one of its own.
         seed: decides the order and the randomness of every epoch; None for one drawn at random.
-        lanes: number of lanes; by default 16, or 1 where the order must be the source's.
-        block: elements of a lane before the next one's turn; by default about 256 KiB worth,
-            4 MiB where the splits themselves are mixed, or 1 where a dataset interleaves files or
-            shuffles what is in them.
-        deterministic: False takes elements in whatever order they arrive.
         ordered: for a fingerprint only: splits in source order, never permuted.
         exact: for a dataset only: see `penstock.graph.analyse`.
         strict: for a dataset only: what a replay cannot reproduce is an error.
-        ledger: directory that gets a record of every element, for `penstock audit`.
-        attempts_max: failed productions of one split before the job fails.
-        memory_limit: bytes that may be buffered, but for one chunk of each lane.
-        cache, cache_dir, failover_extension, on_bad_element, max_bad: see `distribute`.
+        lanes, block, deterministic, ledger, attempts_max, memory_limit, cache, cache_dir,
+            failover_extension, on_bad_element, max_bad: see `distribute`.
         element_spec: for a dataset only: the spec that it is expected to have.
         restore: where to go on: a `Position`, its text, or "committed" for the position of
             `job_name` that was committed last (or the job's next epoch, if none was).
@@ -327,16 +322,21 @@ class Reader:
 
         Args:
             stream: which one.
-            idle: yield an empty run now and then while nothing comes, so that the consumer can
-                look after other things.
-            large_bytes: a run of so many bytes comes as a view of what was received; smaller ones
-                are joined, which copies them.
+            idle: yield an empty run now and then while nothing comes.
+            large_bytes: a run of so many bytes is a view of what was received, others are joined.
         """
+        return self._runs(stream, Stacked(large_bytes), idle)
+
+    def columns(self, stream: int = 0, *, idle: bool = False) -> Iterator[Columns]:
+        """As `runs`, but of elements whatever their shapes: a column for each component."""
+        return self._runs(stream, AsColumns(), idle)
+
+    def _runs(self, stream: int, form: Form[T], idle: bool) -> Iterator[T]:
         try:
             idle_s = self._options.timing.heartbeat_s if idle else None
-            nothing = empty_run(self.components(stream)) if idle else ()
+            nothing = form.nothing(self.components(stream)) if idle else None
             began = partial(self._begin, stream)
-            yield from epoch_runs(self._session, stream, began, nothing, idle_s, large_bytes)
+            yield from epoch_runs(self._session, stream, began, form, nothing, idle_s)
         except GeneratorExit:
             raise
         except BaseException as error:

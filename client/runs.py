@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .session import Session
 
     Arrays = tuple[NDArray[Any], ...]
+
+T = TypeVar("T")
 
 #: A run of this size is worth its hand-over in Python alone; a copy would cost more than it saves.
 LARGE_BYTES = 32 << 10
@@ -103,30 +105,62 @@ def _joined(arrays: Sequence[NDArray[Any]], allocate: Allocate) -> NDArray[Any]:
     return np.concatenate(arrays, out=out)
 
 
+class Form(Protocol[T]):
+    """As what an epoch is handed over."""
+
+    def nothing(self, components: Sequence[ComponentSpec]) -> T:
+        """No elements."""
+
+    def of(self, pieces: Iterable[Piece | Woven]) -> Iterator[T]:
+        """The elements of a delivery."""
+
+    def count(self, item: T) -> int:
+        """How many elements something is."""
+
+
+class Stacked:
+    """As runs of stacked elements of equal shapes; see `runs_of`."""
+
+    def __init__(self, large_bytes: int = LARGE_BYTES) -> None:
+        self._large_bytes = large_bytes
+        self._allocate = BufferPool(_POOL_BYTES).allocate
+
+    def nothing(self, components: Sequence[ComponentSpec]) -> Arrays:
+        """A run of no elements."""
+        return empty_run(components)
+
+    def of(self, pieces: Iterable[Piece | Woven]) -> Iterator[Arrays]:
+        """The runs of a delivery."""
+        return runs_of(pieces, self._large_bytes, self._allocate)
+
+    def count(self, item: Arrays) -> int:
+        """Elements of a run."""
+        return len(item[0])
+
+
 def epoch_runs(
     session: Session,
     stream: int,
     began: Callable[[int], int],
-    nothing: Arrays,
+    form: Form[T],
+    nothing: T | None,
     idle_s: float | None,
-    large_bytes: int,
-) -> Iterator[Arrays]:
-    """One epoch of a stream, as runs; or the next one, where too little is left of it.
+) -> Iterator[T]:
+    """One epoch of a stream, in runs; or the next one, where too little is left of it.
 
     Args:
         session: reads it.
         stream: which one.
         began: is told the number of each epoch that begins; returns how many elements it has to
             have, else the next one follows.
+        form: of the runs.
         nothing: a run of no elements, which comes while nothing comes.
         idle_s: how often, in seconds; None: never.
-        large_bytes: see `runs_of`.
     """
-    allocate = BufferPool(_POOL_BYTES).allocate
     reader = session.read(stream)
     try:
         least = began(reader.epoch)
-        kept: list[Arrays] = []
+        kept: list[T] = []
         while True:
             taken = reader.take(timeout_s=idle_s)
             if isinstance(taken, EndOfEpoch):
@@ -135,13 +169,14 @@ def epoch_runs(
                 reader, least, kept = session.read(stream), 0, []
                 began(reader.epoch)
             elif taken is None:
-                yield nothing
+                if nothing is not None:
+                    yield nothing
             elif least:
-                kept += runs_of(taken.pieces, large_bytes, allocate)
-                if sum(len(arrays[0]) for arrays in kept) >= least:
+                kept += form.of(taken.pieces)
+                if sum(map(form.count, kept)) >= least:
                     yield from kept
                     least = 0
             else:
-                yield from runs_of(taken.pieces, large_bytes, allocate)
+                yield from form.of(taken.pieces)
     finally:
         reader.close()

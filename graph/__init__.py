@@ -21,6 +21,7 @@ ops.
 
 from .analysis import analyse
 from .cached import LoadedCache
+from .cutting import cut, is_cut
 from .explain import Explanation, explain
 from .loaded import LoadedStream, load_stream
 from .marks import cache_here
@@ -37,8 +38,10 @@ __all__ = [
     "Stream",
     "analyse",
     "cache_here",
+    "cut",
     "explain",
     "flat_specs",
+    "is_cut",
     "load_stream",
     "pack_element",
     "singles",

@@ -97,6 +97,10 @@ class Plan:
     #: Owns the functions and state that the client's part uses.
     _dataset: Any = field(repr=False, compare=False)
 
+    def stream_spec(self, stream: int) -> Any:
+        """The spec of a stream's elements, before they were made flat."""
+        return self._graph.spec(self._ends[stream])
+
     def apply_suffix(
         self,
         datasets: Sequence[Any],
@@ -109,8 +113,8 @@ class Plan:
         """The user's dataset, from one dataset per stream.
 
         Args:
-            datasets: each yields its stream's flat dense components as a tuple. A repeat in the
-                pipeline iterates them again: each iteration is the next epoch.
+            datasets: each yields its stream's flat dense components as a tuple, or its elements.
+                A repeat in the pipeline iterates them again: each iteration is the next epoch.
             chunked: each yields *chunks*, with a leading dimension (fixed-shape streams only).
             seed: gives the shuffles and unseeded random sources of the client's part seeds made
                 from (seed, epoch), so that its order is reproducible.

@@ -9,24 +9,33 @@ import tensorflow as tf
 from ..proto.spec import ComponentSpec
 
 _OPAQUE = (tf.variant, tf.resource)
+#: Names of what TensorFlow has kernels for in the ops of ragged tensors.
+RAGGED_DTYPES = frozenset(
+    (
+        *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+        *("float16", "bfloat16", "float32", "float64", "complex64", "complex128", "string"),
+    )
+)
 
 
-def _leaves(spec: Any) -> list[Any]:
+def leaves(spec: Any) -> list[Any]:
+    """The specs of tensors, ragged tensors and the like in a nested one, in flat order."""
     return [leaf for leaf in tf.nest.flatten(spec) if not isinstance(leaf, tf.NoneTensorSpec)]
 
 
-def _parts(leaf: Any) -> list[Any]:
+def parts_of(leaf: Any) -> list[Any]:
+    """The dense components of a leaf of a spec, or of an element."""
     return list(tf.nest.flatten(leaf, expand_composites=True))
 
 
 def flat_specs(spec: Any) -> tuple[Any, ...]:
     """The TensorSpecs of the dense components, in wire order."""
-    return tuple(part for leaf in _leaves(spec) for part in _parts(leaf))
+    return tuple(part for leaf in leaves(spec) for part in parts_of(leaf))
 
 
 def is_dense(spec: Any) -> bool:
     """Whether every component is a plain tensor already (elements need no conversion)."""
-    return all(type(leaf) is tf.TensorSpec for leaf in _leaves(spec))
+    return all(type(leaf) is tf.TensorSpec for leaf in leaves(spec))
 
 
 def is_wireable(spec: Any) -> bool:
@@ -59,7 +68,7 @@ def flatten_element(spec: Any, element: Any) -> tuple[Any, ...]:
         part
         for leaf, value in zip(specs, values, strict=True)
         if not isinstance(leaf, tf.NoneTensorSpec)
-        for part in _parts(value)
+        for part in parts_of(value)
     )
 
 
@@ -72,7 +81,7 @@ def pack_element(spec: Any, flat: tuple[Any, ...]) -> Any:
             return None
         if isinstance(leaf, tf.TensorSpec):
             return next(rest)
-        parts = [next(rest) for _ in _parts(leaf)]
+        parts = [next(rest) for _ in parts_of(leaf)]
         if isinstance(leaf, tf.RaggedTensorSpec) and not leaf.ragged_rank:
             # A row of a ragged tensor: dense, but datasets hold it as a variant nonetheless.
             return tf.raw_ops.RaggedTensorToVariant(

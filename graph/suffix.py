@@ -94,8 +94,8 @@ def _pruned(graph: Graph) -> Graph:
 
 
 def _packed(dataset: Any, spec: Any) -> Any:
-    """A dataset of flat components as one whose graph form is that of `spec`."""
-    if is_dense(spec):
+    """A dataset of flat components, or elements, as one whose graph form is that of `spec`."""
+    if is_dense(spec) or dataset.element_spec == spec:
         return dataset
     return dataset.map(lambda *flat: pack_element(spec, flat))
 

@@ -56,6 +56,15 @@ class Chunk:
         columns = [
             stacked_column(array, f"component {number}") for number, array in enumerate(arrays)
         ]
+        return cls.from_columns(start, columns)
+
+    @classmethod
+    def from_columns(cls, start: int, columns: Sequence[Column]) -> Chunk:
+        """A chunk of columns that are made already, at least one; their hashes are computed.
+
+        Raises:
+            ChunkError: they have different numbers of elements.
+        """
         counts = {column.count for column in columns}
         if len(counts) > 1:
             raise ChunkError(f"components have different numbers of elements: {sorted(counts)}")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from .columns import Shape
     from .spec import ComponentSpec
 
 
@@ -77,6 +78,35 @@ def gathered_column(
     return _packed(parts, spec)
 
 
+def flat_column(
+    items: NDArray[Any], shapes: Sequence[Shape], spec: ComponentSpec, where: str
+) -> Column:
+    """A column of elements whose items are one after the other already; as `gathered_column`.
+
+    Args:
+        items: of all elements, one-dimensional; not copied if numeric.
+        shapes: of each element.
+        spec: what they must be.
+        where: which component it is, for the error.
+
+    Raises:
+        ChunkError: they are not of the spec, or shapes and items do not agree.
+    """
+    name = _name(items, where)
+    for shape in set(shapes):
+        if not spec.accepts(name, shape):
+            raise ChunkError(f"{where}: {name} {list(shape)} is not the announced {spec}")
+    kind = _kind(shapes, spec)
+    if items.ndim != 1 or kind.first_item(len(shapes)) != len(items):
+        raise ChunkError(f"{where}: {list(items.shape)} items are not those of its elements")
+    if name == STRING:
+        strings = _flat(items)
+        if not _all_bytes(strings):
+            _check_strings(items, where)
+        return Column(name, kind, StringItems.of_list(strings))
+    return Column(name, kind, NumericItems(np.asarray(items, numpy_dtype(name), order="C")))
+
+
 def _checked(part: NDArray[Any], spec: ComponentSpec, where: str) -> NDArray[Any]:
     name = _name(part, where)
     if not spec.accepts(name, part.shape):
@@ -85,13 +115,7 @@ def _checked(part: NDArray[Any], spec: ComponentSpec, where: str) -> NDArray[Any
 
 
 def _packed(parts: Sequence[NDArray[Any]], spec: ComponentSpec) -> Column:
-    shapes = [part.shape for part in parts]
-    kind: FixedShape | VaryingShapes
-    alike = shapes[0] if shapes else spec.static_shape
-    if alike is not None and all(shape == alike for shape in shapes):
-        kind = FixedShape(len(shapes), alike)
-    else:
-        kind = VaryingShapes.of_shapes(shapes)
+    kind = _kind([part.shape for part in parts], spec)
     if spec.dtype == STRING:
         return Column(spec.dtype, kind, StringItems.of_list([*itertools.chain(*map(_flat, parts))]))
     if len(parts) == 1:
@@ -100,6 +124,13 @@ def _packed(parts: Sequence[NDArray[Any]], spec: ComponentSpec) -> Column:
         empty = np.empty(0, numpy_dtype(spec.dtype))
         flat = np.concatenate([empty, *(part.reshape(-1) for part in parts)])
     return Column(spec.dtype, kind, NumericItems(flat))
+
+
+def _kind(shapes: Sequence[Shape], spec: ComponentSpec) -> FixedShape | VaryingShapes:
+    alike = shapes[0] if shapes else spec.static_shape
+    if alike is not None and all(shape == alike for shape in shapes):
+        return FixedShape(len(shapes), alike)
+    return VaryingShapes.of_shapes(shapes)
 
 
 def _flat(array: NDArray[Any]) -> list[Any]:

@@ -47,8 +47,8 @@ class Layout:
     """How an iterator's elements leave it: part of its graph, so its state fits no other.
 
     Attributes:
-        kind: `stacked` in batches that tf.data makes, `collected` one by one, or `single`: one by
-            one and sent so.
+        kind: `stacked` in batches that tf.data makes, `ragged` in such of varying shapes,
+            `collected` one by one, or `single`: one by one and sent so.
         size: elements of a batch; 1 where there are none.
         via: by which way of the cache they come: empty, or as `cached` names it.
     """

@@ -1,8 +1,9 @@
 """Runs one attempt: the dataset of a split becomes pieces.
 
 Elements whose shapes are all known are batched by tf.data itself, so Python does a fixed amount of
-work for each batch; batches that are too small to travel alone are put together. Elements whose
-shapes vary are collected one by one. A piece is done at about 4 MiB or after a quarter of a second.
+work for each batch; batches that are too small to travel alone are put together. So are elements
+whose shapes vary (`ragged`); where they are large or slow, or of a type that it cannot batch, they
+are collected one by one. A piece is done at about 4 MiB or after a quarter of a second.
 
 From the second trial on every piece holds one element, so that an error names the exact one. It is
 named by how many elements, good or bad, come before it, because that is the same in every replay: a
@@ -21,6 +22,7 @@ import tensorflow as tf
 
 from ..proto.chunk import Chunk
 from ..proto.hashing import DigestBuilder
+from . import ragged
 from .checkpoint_file import Layout
 from .iterators import Source
 from .messages import DETAIL_BYTES_MAX, PIPELINE, AttemptError
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     from ..proto.hashing import Digest, Hashes
     from ..proto.spec import ComponentSpec
+    from .iterators import Elements
     from .messages import Assignment, Piece
     from .rate import Rate
     from .recorder import Recorder
@@ -71,8 +74,13 @@ class Origin(Protocol):
     def fits(self, via: str) -> bool:
         """Whether the run can go on from the state of a dataset that was made by that way."""
 
-    def dataset(self, via: str | None) -> tuple[Any, str]:
-        """The split's dataset, and its way; by the way `via` if it is given."""
+    def elements(self, layout: Layout, *, fresh: bool) -> Elements:
+        """The split's elements.
+
+        Args:
+            layout: how they are wanted. `via` is the way to be taken, unless the run is fresh.
+            fresh: they are not to be restored from a state: the way can be chosen.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +94,10 @@ class Computed:
         """Whether the dataset was made so."""
         return not via
 
-    def dataset(self, via: str | None) -> tuple[Any, str]:
-        """The split's dataset."""
+    def elements(self, layout: Layout, *, fresh: bool) -> Elements:
+        """The split's elements."""
         at = self.assignment
-        return self.stream.split_dataset(at.split, seed=at.seed, epoch=at.epoch), ""
+        return Source(self.stream.split_dataset(at.split, seed=at.seed, epoch=at.epoch), layout)
 
 
 @dataclass(slots=True)
@@ -150,7 +158,7 @@ def run_attempt(
                 recorder.pause()
             if not put(piece) or stopped.is_set():
                 return None
-            if recorder is not None:
+            if recorder is not None and not source.over:
                 recorder.resume(made.elements, source)
     except _BadElementError as bad:
         why = _explain(stream, assignment, f"element {bad.element}", bad.cause)
@@ -192,47 +200,64 @@ def _begin(
     rate: Rate,
     recorder: Recorder | None,
     origin: Origin,
-) -> tuple[Source, Hashes]:
+) -> tuple[Elements, Hashes]:
     """The split's elements that are to be made, and the hashes of those before them."""
-    kind = "collected"
-    if assignment.trial > 1 or assignment.bad:
-        kind = "single"
-    elif all(spec.static_shape is not None for spec in stream.components):
-        kind = "stacked"
+    kinds = _kinds(stream, assignment)
 
     def fits(layout: Layout) -> bool:
-        return layout.kind == kind and origin.fits(layout.via)
+        return layout.kind in kinds and origin.fits(layout.via)
 
-    def make(layout: Layout | None) -> Source:
-        dataset, via = origin.dataset(None if layout is None else layout.via)
-        if layout is None:
-            size = rate.batch_size(stream.fixed_element_bytes) if kind == "stacked" else 1
-            layout = Layout(kind, size, via)
-        return Source(dataset, layout)
+    def make(layout: Layout | None) -> Elements:
+        if layout is not None:
+            return origin.elements(layout, fresh=False)
+        return origin.elements(_layout(kinds, stream, rate), fresh=True)
 
     if recorder is None:
         return make(None), np.empty(0, np.uint64)
     return recorder.begin(fits, make)
 
 
+def _kinds(stream: SplitStream, assignment: Assignment) -> tuple[str, ...]:
+    """In which ways the elements may come: see `Layout`. The first one is for batches."""
+    if assignment.trial > 1 or assignment.bad:
+        return ("single",)
+    if all(spec.static_shape is not None for spec in stream.components):
+        return ("stacked",)
+    return ("ragged", "collected") if ragged.batches_of(stream.components) else ("collected",)
+
+
+def _layout(kinds: tuple[str, ...], stream: SplitStream, rate: Rate) -> Layout:
+    """How a run that begins takes its elements."""
+    if kinds[0] not in ("stacked", "ragged"):
+        return Layout(kinds[0])
+    size = rate.batch_size(stream.fixed_element_bytes)
+    # A batch of one varying element would only be a copy.
+    return Layout(kinds[-1] if size == 1 else kinds[0], size)
+
+
 def _chunks(
-    source: Source, stream: SplitStream, rate: Rate, start: int, bad: Collection[int]
+    source: Elements, stream: SplitStream, rate: Rate, start: int, bad: Collection[int]
 ) -> Iterator[Chunk]:
     """Chunks from element `start` on. At each, the source has yielded no element beyond it."""
     if source.layout.kind == "single":
         return _single(source, stream, start, frozenset(bad))
     if source.layout.kind == "stacked":
         return _stacked(source, rate, start)
+    if source.layout.kind == "ragged":
+        return _ragged(source, stream, rate, start)
     return _collected(source, stream, rate, start)
 
 
 def _array(tensor: Any) -> NDArray[Any]:
     """The tensor's own memory where TensorFlow lends it; strings are objects."""
-    return np.asarray(tensor)
+    try:
+        return np.asarray(tensor)
+    except ValueError:  # a scalar of ml_dtypes is no array to TensorFlow
+        return np.asarray(tensor.numpy())
 
 
 def _single(
-    source: Source, stream: SplitStream, start: int, bad: Collection[int]
+    source: Elements, stream: SplitStream, start: int, bad: Collection[int]
 ) -> Iterator[Chunk]:
     """One element a chunk: slow, and exact about errors.
 
@@ -268,7 +293,7 @@ def _is_of_element(error: Exception) -> bool:
     return isinstance(error, tf.errors.OpError) and not isinstance(error, moment)
 
 
-def _stacked(source: Source, rate: Rate, start: int) -> Iterator[Chunk]:
+def _stacked(source: Elements, rate: Rate, start: int) -> Iterator[Chunk]:
     """Batches made by tf.data, joined while they are too small."""
     parts: list[Arrays] = []
     meter = Meter(rate)
@@ -289,7 +314,27 @@ def _stacked(source: Source, rate: Rate, start: int) -> Iterator[Chunk]:
         yield Chunk.from_stacked(start, _join(parts))
 
 
-def _collected(source: Source, stream: SplitStream, rate: Rate, start: int) -> Iterator[Chunk]:
+def _ragged(source: Elements, stream: SplitStream, rate: Rate, start: int) -> Iterator[Chunk]:
+    """Batches of elements of varying shapes, joined while they are too small."""
+    specs = stream.components
+    parts: list[Arrays] = []
+    meter = Meter(rate)
+    for batch in source:
+        arrays = ragged.arrays_of(batch, specs)
+        parts.append(arrays)
+        meter.add(ragged.count_of(arrays, specs), sum(map(_size, arrays)))
+        if meter.full:
+            meter.flush()
+            chunk = Chunk.from_columns(start, ragged.columns_of(parts, specs))
+            parts, start = [], chunk.stop
+            yield chunk
+            meter.restart()
+    if parts:
+        meter.flush()
+        yield Chunk.from_columns(start, ragged.columns_of(parts, specs))
+
+
+def _collected(source: Elements, stream: SplitStream, rate: Rate, start: int) -> Iterator[Chunk]:
     """Elements of varying shapes, gathered one by one."""
     elements: list[Arrays] = []
     meter = Meter(rate)

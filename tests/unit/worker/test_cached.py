@@ -176,7 +176,8 @@ def test_a_run_that_is_stopped_leaves_nothing(make: Callable[..., Bench]) -> Non
 def test_a_run_goes_on_putting_where_its_checkpoint_was(
     name: str, pieces: int, make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rate, "TARGET_BYTES", 1)  # an element a piece
+    monkeypatch.setattr(rate, "TARGET_BYTES", 1)  # a batch a piece
+    monkeypatch.setattr(rate, "_FIRST_BATCH", 2)
     bench = make(ALL[name])
     died = FakeOutlet(stop_after=pieces)
 

@@ -134,7 +134,24 @@ def test_scalar_strings_are_batched() -> None:
     assert len(pieces) < 100
 
 
-def test_varying_shapes_are_collected() -> None:
+@pytest.mark.parametrize("dtype", ["bfloat16", "int4"])
+@pytest.mark.parametrize("trial", [1, 2])
+def test_scalars_of_ml_dtypes_beside_what_varies(dtype: Any, trial: int) -> None:
+    numbers = tf.data.Dataset.range(3).map(lambda x: tf.cast(x, tf.int8))
+    stream = flat(numbers.map(lambda x: (tf.cast(x, dtype), tf.fill([x], x))))
+    _, pieces = run(stream, trial=trial)
+    assert [float(part) for part, _ in elements(pieces)] == [0, 1, 2]
+
+
+def test_large_or_slow_elements_of_varying_shapes_are_collected() -> None:
+    stream = flat(tf.data.Dataset.range(9).map(lambda x: (tf.fill([x % 3], x),)))
+    digest, _ = run(stream)
+    slow, _ = run(stream, rate=Rate(element_s=1.0))
+    large, _ = run(stream, rate=Rate(element_bytes=TARGET_BYTES, element_s=1e-3))
+    assert digest == slow == large
+
+
+def test_varying_shapes_are_batched() -> None:
     stream = flat(tf.data.Dataset.range(50).map(lambda x: (tf.fill([x % 5, 2], x), x)))
     _, pieces = run(stream)
     found = elements(pieces)
@@ -142,7 +159,7 @@ def test_varying_shapes_are_collected() -> None:
     assert len(pieces) < 50
 
 
-def test_strings_of_varying_rank_are_collected() -> None:
+def test_strings_of_varying_rank_are_batched() -> None:
     stream = flat(tf.data.Dataset.range(6).map(lambda x: (tf.strings.as_string(tf.range(x)),)))
     _, pieces = run(stream)
     assert [list(part) for (part,) in elements(pieces)] == [
