@@ -32,6 +32,10 @@ MAKE: dict[str, Any] = {
     "ragged": ragged,
     "ragged of 32": lambda n: ragged(n).with_row_splits_dtype(tf.int32),
     "ragged of pairs": lambda n: ragged(n, 2),
+    "ragged rows": lambda n: tf.RaggedTensor.from_row_lengths(tf.range(n), tf.fill([n], 1)),
+    "rows of pairs": lambda n: tf.RaggedTensor.from_row_lengths(
+        tf.fill([n, 2], n), tf.fill([n], 1)
+    ),
     "ragged texts": lambda n: tf.strings.as_string(ragged(n)),
     "sparse": lambda n: {"b": tf.sparse.from_dense(tf.eye(3) * 2), "a": (ragged(n), n)},
     "bool": lambda n: (tf.fill([n % 3], True), tf.cast(tf.range(n), tf.bfloat16)),
