@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from . import capture, seeds
-from .leaf import rows_proto
 from .template import POINT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from .split import SplitTable
 
@@ -29,6 +28,17 @@ class _Rows:
     range: tuple[int, int, int] | None
     dtype: int
     tensors: tuple[Any, ...]
+
+    def specs(self, *, permuted: bool) -> list[tuple[str, list[int | None], Any]]:
+        """Name, shape and dtype of each constant."""
+        if self.range is None:
+            return [
+                (name, [None, *tensor.shape[1:]], tensor.dtype)
+                for name, tensor in zip(self.names, self.tensors, strict=True)
+            ]
+        if permuted:
+            return [(self.names[0], [None], tf.as_dtype(self.dtype))]
+        return [(name, [], tf.int64) for name in self.names]
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,16 @@ class _Key:
         if self.frozen:
             seed = epoch = 0
         return seeds.derive("draw", seed, epoch, split, *self.op)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A hole in a form: a constant of the graph, or of one of its functions."""
+
+    function: str
+    name: str
+    #: Of what belongs there.
+    spec: Any
 
 
 @dataclass(frozen=True)
@@ -174,35 +194,74 @@ class Form:
                 _set(node, *key.seeds(split, seed, epoch))
             for name, value in (numbers or {}).items():
                 _set(self._constants[name], value)
-            if self._rows:
-                self._fill_rows(split, seed, epoch)
+            self._fill_rows(split, seed, epoch)
             graph = self._graph.SerializeToString()
         return capture.dataset_from_graph(graph, spec)
 
+    def values(self, split: int, *, seed: int, epoch: int) -> list[Any]:
+        """What fills the holes of a split: a tensor for each of `places`, in their order.
+
+        Raises:
+            UsageError: there is no such split.
+        """
+        self._table.check(split)
+        made = [
+            tf.constant(value, tf.int64)
+            for hole, _ in self._holes
+            for value in hole.seeds(split, seed, epoch)
+        ]
+        made += [tf.constant(key.seeds(split, seed, epoch), tf.int64) for key, _ in self._keys]
+        return made + [value for _, value in self._row_values(split, seed, epoch)]
+
+    def places(self) -> list[Place]:
+        """All holes, in the order of `values`."""
+        made = [
+            Place(hole.function, name, tf.TensorSpec([], tf.int64))
+            for hole, _ in self._holes
+            for name in hole.names
+        ]
+        made += [
+            Place(key.function, key.name, tf.TensorSpec([2], tf.int64)) for key, _ in self._keys
+        ]
+        return made + [
+            Place("", name, tf.TensorSpec(shape, dtype))
+            for rows in self._rows
+            for name, shape, dtype in rows.specs(permuted=self._table.permute)
+        ]
+
+    def unfilled(self) -> Any:
+        """A copy of the graph; what is in its holes means nothing."""
+        graph = capture.graph_pb2.GraphDef()
+        with self._lock:
+            graph.CopyFrom(self._graph)
+        return graph
+
     def _fill_rows(self, split: int, seed: int, epoch: int) -> None:
+        for name, value in self._row_values(split, seed, epoch):
+            data = tf.io.serialize_tensor(value).numpy()
+            self._constants[name].attr["value"].tensor.ParseFromString(data)
+
+    def _row_values(self, split: int, seed: int, epoch: int) -> Iterator[tuple[str, Any]]:
         table = self._table
+        if not self._rows:
+            return
         start, stop = table.bounds(split)
         chosen = table.positions(split, seed, epoch)
         for rows in self._rows:
             if rows.range is not None and not table.permute:
                 kept = range(*rows.range)[start:stop]
                 for name, value in zip(rows.names, (kept.start, kept.stop, kept.step), strict=True):
-                    self._fill(name, tf.constant(value, tf.int64))
+                    yield name, tf.constant(value, tf.int64)
             elif rows.range is not None:
                 first, _, step = rows.range
                 dtype = tf.as_dtype(rows.dtype)
-                self._fill(rows.names[0], tf.cast(tf.constant(first + step * chosen), dtype))
+                yield rows.names[0], tf.cast(tf.constant(first + step * chosen), dtype)
             else:
                 for name, tensor in zip(rows.names, rows.tensors, strict=True):
                     if table.permute:
-                        data = rows_proto(tensor, chosen)
+                        yield name, tf.gather(tensor, tf.constant(chosen, tf.int64))
                     else:
-                        data = tf.io.serialize_tensor(tensor[start:stop]).numpy()
-                    self._constants[name].attr["value"].tensor.ParseFromString(data)
-
-    def _fill(self, name: str, value: Any) -> None:
-        data = tf.io.serialize_tensor(value).numpy()
-        self._constants[name].attr["value"].tensor.ParseFromString(data)
+                        yield name, tensor[start:stop]
 
 
 def _set(node: Any, *values: int) -> None:

@@ -25,6 +25,7 @@ import tensorflow as tf
 
 from . import capture
 from .body import INT64, Body, Top, data_inputs, set_data_inputs
+from .callers import CALLS, EACH, LOOPS, PLAIN, TESTS, add_captured
 from .functions import function_names, plain_name
 from .generators import drop_write, find_generators, forget_unused, replace_read
 from .ir import base_name
@@ -36,26 +37,11 @@ if TYPE_CHECKING:
 
     from .ir import Graph
 
-#: Ops that call functions.
-_PLAIN = ("PartitionedCall", "StatefulPartitionedCall")
-_LOOPS = ("While", "StatelessWhile")
-_CALLS = frozenset(("If", "StatelessIf", "Case", "StatelessCase", *_PLAIN, *_LOOPS))
 #: What they become if nothing in the functions has state: only then can iterators be saved.
 _STATELESS = {
     **{"StatefulPartitionedCall": "PartitionedCall", "If": "StatelessIf"},
     **{"While": "StatelessWhile", "Case": "StatelessCase"},
 }
-#: Ops that run a function for each element of their first input, and those that only ask it
-#: whether to hand the element on.
-_EACH = frozenset(
-    (
-        *("MapDataset", "ParallelMapDataset", "ParallelMapDatasetV2", "MapAndBatchDataset"),
-        *("FlatMapDataset", "InterleaveDataset", "ParallelInterleaveDataset", "ScanDataset"),
-        *("ParallelInterleaveDatasetV2", "ParallelInterleaveDatasetV3", "ReduceDataset"),
-        *("ParallelInterleaveDatasetV4", "LegacyParallelInterleaveDatasetV2"),
-    )
-)
-_TESTS = frozenset(("FilterDataset", "ParallelFilterDataset", "TakeWhileDataset"))
 _REPEATS = ("RepeatDataset", "ShuffleAndRepeatDataset", "ShuffleAndRepeatDatasetV2")
 #: Ops that read a dataset and make none.
 _ENDS = ("ReduceDataset", "DatasetToSingleElement", "DatasetCardinality")
@@ -118,9 +104,9 @@ class _Keyer:
             parent: makes the key of datasets within the function that `scope` is.
         """
         op = canonical(node.op)
-        if op not in _EACH and op not in _TESTS:
+        if op not in EACH and op not in TESTS:
             return
-        named = node.attr["predicate" if op in _TESTS else "f"].func
+        named = node.attr["predicate" if op in TESTS else "f"].func
         if not self._draws(named.name):
             return
         captured = len(node.attr["Targuments"].list.type)
@@ -132,17 +118,15 @@ class _Keyer:
         where, copy = plain_name(named.name), self._copied(named.name)
         number = copy.argument("penstock_number", at)
         key = copy.pack("penstock_key", copy.const("penstock_zero", 0, tf.int64), number)
-        if parent is not None:
-            inputs.insert(1 + states + captured, parent())
-            node.attr["Targuments"].list.type.append(INT64)
-            key = copy.xor("penstock_key", copy.argument("penstock_parent"), key)
-        else:
-            # An empty list is an attribute, too: TensorFlow wants to see it.
-            node.attr["Targuments"].list.SetInParent()
+        # An empty list is an attribute, too: TensorFlow wants to see it.
+        node.attr["Targuments"].list.SetInParent()
         set_data_inputs(node, inputs)
+        if parent is not None:
+            add_captured(node, parent())
+            key = copy.xor("penstock_key", copy.argument("penstock_parent"), key)
         named.name = copy.proto.signature.name
         self._key(copy, key, where, alike=parent is None)
-        if op in _TESTS:
+        if op in TESTS:
             self._drop_number(scope, node)
 
     def _draws(self, name: str) -> bool:
@@ -185,7 +169,7 @@ class _Keyer:
                 shared = user_seeds(node) if alike else None
                 make_stateless(body, node, self._seed(body, key, shared))
             elif any(self._draws(function.name) for function in _functions(node)):
-                if node.op in _CALLS:
+                if node.op in CALLS:
                     self._call(body, node, key, alike=alike)
                 elif node.name not in again:
                     self.count(body, node, parent)
@@ -209,8 +193,8 @@ class _Keyer:
 
     def _call(self, body: Body, node: Any, key: str, *, alike: bool) -> None:
         """Hands the key on to the functions that a node calls."""
-        loop = node.op in _LOOPS
-        alike = alike and node.op in _PLAIN
+        loop = node.op in LOOPS
+        alike = alike and node.op in PLAIN
         made = []
         for function in _functions(node):
             where, copy = plain_name(function.name), self._copied(function.name)
@@ -283,7 +267,7 @@ class _Keyer:
 def _functions(node: Any) -> list[Any]:
     """The functions that a node runs, of those that can be given a key."""
     op = canonical(node.op)
-    if op not in _CALLS and op not in _EACH and op not in _TESTS:
+    if op not in CALLS and op not in EACH and op not in TESTS:
         return []
     found = []
     for key in sorted(node.attr):
@@ -303,7 +287,7 @@ def _run_again(nodes: Iterable[Any]) -> set[str]:
     for node in nodes:
         inputs, op = below[node.name], canonical(node.op)
         readers.update(set(inputs))
-        if op in _REPEATS or op in _CALLS:
+        if op in _REPEATS or op in CALLS:
             todo += inputs
         elif is_dataset_op(op) and next(function_names(node), None) is not None:
             todo += inputs[1:]

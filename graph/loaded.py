@@ -9,6 +9,7 @@ import msgpack
 
 from ..errors import UsageError
 from .cached import CachedStream, load_cache
+from .fed import FedStream, fed_stream
 from .forms import Form, Half, joined
 from .spec import components_of, fixed_bytes
 from .split import VERSION, SplitTable
@@ -72,8 +73,12 @@ class LoadedStream:
 
     def split_dataset(self, split: int, *, seed: int, epoch: int) -> Any:
         """The elements of one split, as flat tuples of dense tensors, in their one order."""
-        self._check(split)
+        self._table.check(split)
         return self._form.dataset(self._spec, split, seed=seed, epoch=epoch)
+
+    def fed(self) -> FedStream | None:
+        """The stream as one whose splits are fed to one iterator; None if it cannot be one."""
+        return fed_stream(self._form, self._spec)
 
     def put_dataset(
         self, split: int, *, seed: int, epoch: int, size: int, write: Callable[[int, Arrays], None]
@@ -97,7 +102,7 @@ class LoadedStream:
         Raises:
             UsageError: the stream has no tail that could run apart from what is cached.
         """
-        self._check(split)
+        self._table.check(split)
         return self._apart().put(split, seed=seed, epoch=epoch, size=size, write=write)
 
     def get_dataset(
@@ -118,7 +123,7 @@ class LoadedStream:
         Raises:
             UsageError: the stream has no tail that could run apart from what is cached.
         """
-        self._check(split)
+        self._table.check(split)
         return self._apart().get(split, seed=seed, epoch=epoch, chunks=chunks, read=read)
 
     def stamp(self, split: int) -> str | None:
@@ -130,14 +135,14 @@ class LoadedStream:
         Raises:
             UsageError: the stream has no cache point.
         """
-        self._check(split)
+        self._table.check(split)
         if self._cache is None:
             raise UsageError("the stream has no cache point")
         return stamp(self._halves, self._table, split)
 
     def describe_split(self, split: int) -> str:
         """What a split reads, for messages: file names, or a range of the source."""
-        self._check(split)
+        self._table.check(split)
         table = self._table
         if table.mode == "one":
             return "the whole source"
@@ -153,10 +158,6 @@ class LoadedStream:
         if self._cached is None:
             raise UsageError("nothing of the stream follows a cache point")
         return self._cached
-
-    def _check(self, split: int) -> None:
-        if not 0 <= split < self.num_splits:
-            raise UsageError(f"split {split} does not exist: the stream has {self.num_splits}")
 
 
 def load_stream(blob: bytes) -> LoadedStream:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 import tensorflow as tf
 
+from ..errors import UsageError
 from . import capture, seeds
 from .ir import base_name
 from .leaf import find_leaf
@@ -50,6 +51,15 @@ class SplitTable:
     def count(self) -> int:
         """Number of splits, at least one."""
         return 1 if self.mode == "one" else max(1, -(-self.items // self.step))
+
+    def check(self, split: int) -> None:
+        """Checks that there is such a split.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if not 0 <= split < self.count:
+            raise UsageError(f"split {split} does not exist: the stream has {self.count}")
 
     def bounds(self, split: int) -> tuple[int, int]:
         """First item of a split and the one after its last."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .cache import Costs
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from ..proto.hashing import Digest
     from .cache import Cache
+    from .iterators import Elements
     from .messages import Assignment, Piece
     from .partial import PartialSegment
     from .producers import Outlet
@@ -195,7 +196,7 @@ class _Reading:
     def fits(self, via: str) -> bool:
         return via == self._via
 
-    def dataset(self, via: str | None) -> tuple[Any, str]:
+    def elements(self, layout: Layout, *, fresh: bool) -> Elements:
         at = self.assignment
         dataset = self.stream.get_dataset(
             at.split,
@@ -204,7 +205,7 @@ class _Reading:
             chunks=self.reader.chunks,
             read=self.reader.read,
         )
-        return dataset, self._via
+        return Source(dataset, replace(layout, via=self._via))
 
     @property
     def _via(self) -> str:
@@ -262,16 +263,16 @@ class _Writing:
     def fits(self, via: str) -> bool:
         return via.startswith("put ")
 
-    def dataset(self, via: str | None) -> tuple[Any, str]:
+    def elements(self, layout: Layout, *, fresh: bool) -> Elements:
         point, at = self.stream.cache, self.assignment
         assert point is not None
-        size = int(via.removeprefix("put ")) if via else 1
-        if not via and point.stackable:
+        size = 1 if fresh else int(layout.via.removeprefix("put "))
+        if fresh and point.stackable:
             size = self.rate.batch_size(point.fixed_element_bytes)
         dataset = self.stream.put_dataset(
             at.split, seed=at.seed, epoch=at.epoch, size=size, write=self.writer.write
         )
-        return dataset, f"put {size}"
+        return Source(dataset, replace(layout, via=f"put {size}"))
 
 
 @dataclass(slots=True)

@@ -1,5 +1,7 @@
 """tf.data iterators whose state can be taken out and put into another: all that TensorFlow lends.
 
+A `Source` makes an iterator for one split; `fed` has those that are used for split after split.
+
 The state is that of the optimised graph, with names of its nodes as keys: it fits only an
 iterator of the same graph, options and batch size, in the same release of TensorFlow. It is
 defined between two elements, so only the thread that reads an iterator may ask for it.
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import tensorflow as tf
 
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
     from .checkpoint_file import Layout
 
 #: Refuse to save what could not be restored: random numbers and functions with a state.
-_POLICY_FAIL = 2
+FAIL = 2
+#: Save it all the same.
+IGNORE = 1
 _NOISE = re.compile(r"\{\{(?:function_)?node [^}]*\}\}\s*|\s*\[Op:\w+\].*", re.DOTALL)
 
 
@@ -49,8 +53,41 @@ def options_name() -> str:
     return f"deterministic cpu_budget={os.cpu_count() or 1} intra_op=1"
 
 
+class Elements(Protocol):
+    """The elements of one split, and the state of what makes them."""
+
+    @property
+    def layout(self) -> Layout:
+        """How they are wanted."""
+
+    @property
+    def batched(self) -> bool:
+        """What comes has a leading dimension."""
+
+    @property
+    def over(self) -> bool:
+        """All have come, and there is no state any more."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """The elements or batches that follow; every caller goes on where the last one stopped."""
+
+    def capture(self) -> bytes:
+        """The state, between two elements.
+
+        Raises:
+            StateError: it has none that could be restored; the message says why.
+        """
+
+    def restore(self, state: bytes) -> None:
+        """Goes on as the iterator that `state` was taken from.
+
+        Raises:
+            StateError: the state does not fit; this object cannot be used any more.
+        """
+
+
 class Source:
-    """The iterator of one split.
+    """The iterator of one split: its `Elements`.
 
     Args:
         dataset: of the split, without options.
@@ -66,45 +103,64 @@ class Source:
         if layout.kind == "ragged":
             dataset = ragged.batched(dataset, layout.size)
         dataset = dataset.with_options(options())
-        # A batch of one would only be a copy, save of strings, which come in another form alone.
-        strings = any(spec.dtype == tf.string for spec in tf.nest.flatten(dataset.element_spec))
-        self.batched = layout.kind == "stacked" and (layout.size > 1 or strings)
+        self.batched = is_batched(layout, dataset.element_spec)
+        self.over = False
         self._iterator = iter(dataset.batch(layout.size) if self.batched else dataset)
 
     def __iter__(self) -> Iterator[Any]:
-        """The elements or batches that follow; every caller goes on where the last one stopped."""
+        """See `Elements`."""
         found: Iterator[Any] = self._iterator
         return found
 
     def capture(self) -> bytes:
-        """The state, between two elements.
-
-        Raises:
-            StateError: it has none that could be restored; the message says why.
-        """
-        try:
-            state = tf.raw_ops.SerializeIterator(
-                resource_handle=self._iterator._iterator_resource,
-                external_state_policy=_POLICY_FAIL,
-            )
-            found: bytes = tf.io.serialize_tensor(state).numpy()
-        except tf.errors.OpError as error:
-            raise StateError(_plain(error)) from error
-        return found
+        """See `Elements`."""
+        return capture(self._iterator, FAIL)
 
     def restore(self, state: bytes) -> None:
-        """Goes on as the iterator that `state` was taken from.
+        """See `Elements`."""
+        restore(self._iterator, state)
 
-        Raises:
-            StateError: the state does not fit; this source cannot be used any more.
-        """
-        try:
-            tf.raw_ops.DeserializeIterator(
-                resource_handle=self._iterator._iterator_resource,
-                serialized=tf.io.parse_tensor(state, tf.variant),
-            )
-        except tf.errors.OpError as error:
-            raise StateError(_plain(error)) from error
+
+def is_batched(layout: Layout, specs: Any) -> bool:
+    """Whether elements of these specs come in batches."""
+    # A batch of one would only be a copy, save of strings, which come in another form alone.
+    strings = any(spec.dtype == tf.string for spec in tf.nest.flatten(specs))
+    return layout.kind == "stacked" and (layout.size > 1 or strings)
+
+
+def capture(iterator: Any, policy: int) -> bytes:
+    """The state of an eager iterator.
+
+    Args:
+        iterator: of a tf.data.Dataset.
+        policy: what is done about a state that it has besides, outside of it: `FAIL` or `IGNORE`.
+
+    Raises:
+        StateError: it has none that could be restored; the message says why.
+    """
+    try:
+        state = tf.raw_ops.SerializeIterator(
+            resource_handle=iterator._iterator_resource, external_state_policy=policy
+        )
+        found: bytes = tf.io.serialize_tensor(state).numpy()
+    except tf.errors.OpError as error:
+        raise StateError(_plain(error)) from error
+    return found
+
+
+def restore(iterator: Any, state: bytes) -> None:
+    """Puts a state into an eager iterator.
+
+    Raises:
+        StateError: it does not fit; the iterator cannot be used any more.
+    """
+    try:
+        tf.raw_ops.DeserializeIterator(
+            resource_handle=iterator._iterator_resource,
+            serialized=tf.io.parse_tensor(state, tf.variant),
+        )
+    except tf.errors.OpError as error:
+        raise StateError(_plain(error)) from error
 
 
 def _plain(error: Exception) -> str:

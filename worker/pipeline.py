@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from ..proto.hashing import Digest, Hashes
     from ..proto.spec import ComponentSpec
+    from .iterators import Elements
     from .messages import Assignment, Piece
     from .rate import Rate
     from .recorder import Recorder
@@ -73,8 +74,13 @@ class Origin(Protocol):
     def fits(self, via: str) -> bool:
         """Whether the run can go on from the state of a dataset that was made by that way."""
 
-    def dataset(self, via: str | None) -> tuple[Any, str]:
-        """The split's dataset, and its way; by the way `via` if it is given."""
+    def elements(self, layout: Layout, *, fresh: bool) -> Elements:
+        """The split's elements.
+
+        Args:
+            layout: how they are wanted. `via` is the way to be taken, unless the run is fresh.
+            fresh: they are not to be restored from a state: the way can be chosen.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +94,10 @@ class Computed:
         """Whether the dataset was made so."""
         return not via
 
-    def dataset(self, via: str | None) -> tuple[Any, str]:
-        """The split's dataset."""
+    def elements(self, layout: Layout, *, fresh: bool) -> Elements:
+        """The split's elements."""
         at = self.assignment
-        return self.stream.split_dataset(at.split, seed=at.seed, epoch=at.epoch), ""
+        return Source(self.stream.split_dataset(at.split, seed=at.seed, epoch=at.epoch), layout)
 
 
 @dataclass(slots=True)
@@ -152,7 +158,7 @@ def run_attempt(
                 recorder.pause()
             if not put(piece) or stopped.is_set():
                 return None
-            if recorder is not None:
+            if recorder is not None and not source.over:
                 recorder.resume(made.elements, source)
     except _BadElementError as bad:
         why = _explain(stream, assignment, f"element {bad.element}", bad.cause)
@@ -194,18 +200,17 @@ def _begin(
     rate: Rate,
     recorder: Recorder | None,
     origin: Origin,
-) -> tuple[Source, Hashes]:
+) -> tuple[Elements, Hashes]:
     """The split's elements that are to be made, and the hashes of those before them."""
     kinds = _kinds(stream, assignment)
 
     def fits(layout: Layout) -> bool:
         return layout.kind in kinds and origin.fits(layout.via)
 
-    def make(layout: Layout | None) -> Source:
-        dataset, via = origin.dataset(None if layout is None else layout.via)
-        if layout is None:
-            layout = _layout(kinds, stream, rate, via)
-        return Source(dataset, layout)
+    def make(layout: Layout | None) -> Elements:
+        if layout is not None:
+            return origin.elements(layout, fresh=False)
+        return origin.elements(_layout(kinds, stream, rate), fresh=True)
 
     if recorder is None:
         return make(None), np.empty(0, np.uint64)
@@ -221,17 +226,17 @@ def _kinds(stream: SplitStream, assignment: Assignment) -> tuple[str, ...]:
     return ("ragged", "collected") if ragged.batches_of(stream.components) else ("collected",)
 
 
-def _layout(kinds: tuple[str, ...], stream: SplitStream, rate: Rate, via: str) -> Layout:
+def _layout(kinds: tuple[str, ...], stream: SplitStream, rate: Rate) -> Layout:
     """How a run that begins takes its elements."""
     if kinds[0] not in ("stacked", "ragged"):
-        return Layout(kinds[0], via=via)
+        return Layout(kinds[0])
     size = rate.batch_size(stream.fixed_element_bytes)
     # A batch of one varying element would only be a copy.
-    return Layout(kinds[-1] if size == 1 else kinds[0], size, via)
+    return Layout(kinds[-1] if size == 1 else kinds[0], size)
 
 
 def _chunks(
-    source: Source, stream: SplitStream, rate: Rate, start: int, bad: Collection[int]
+    source: Elements, stream: SplitStream, rate: Rate, start: int, bad: Collection[int]
 ) -> Iterator[Chunk]:
     """Chunks from element `start` on. At each, the source has yielded no element beyond it."""
     if source.layout.kind == "single":
@@ -252,7 +257,7 @@ def _array(tensor: Any) -> NDArray[Any]:
 
 
 def _single(
-    source: Source, stream: SplitStream, start: int, bad: Collection[int]
+    source: Elements, stream: SplitStream, start: int, bad: Collection[int]
 ) -> Iterator[Chunk]:
     """One element a chunk: slow, and exact about errors.
 
@@ -288,7 +293,7 @@ def _is_of_element(error: Exception) -> bool:
     return isinstance(error, tf.errors.OpError) and not isinstance(error, moment)
 
 
-def _stacked(source: Source, rate: Rate, start: int) -> Iterator[Chunk]:
+def _stacked(source: Elements, rate: Rate, start: int) -> Iterator[Chunk]:
     """Batches made by tf.data, joined while they are too small."""
     parts: list[Arrays] = []
     meter = Meter(rate)
@@ -309,7 +314,7 @@ def _stacked(source: Source, rate: Rate, start: int) -> Iterator[Chunk]:
         yield Chunk.from_stacked(start, _join(parts))
 
 
-def _ragged(source: Source, stream: SplitStream, rate: Rate, start: int) -> Iterator[Chunk]:
+def _ragged(source: Elements, stream: SplitStream, rate: Rate, start: int) -> Iterator[Chunk]:
     """Batches of elements of varying shapes, joined while they are too small."""
     specs = stream.components
     parts: list[Arrays] = []
@@ -329,7 +334,7 @@ def _ragged(source: Source, stream: SplitStream, rate: Rate, start: int) -> Iter
         yield Chunk.from_columns(start, ragged.columns_of(parts, specs))
 
 
-def _collected(source: Source, stream: SplitStream, rate: Rate, start: int) -> Iterator[Chunk]:
+def _collected(source: Elements, stream: SplitStream, rate: Rate, start: int) -> Iterator[Chunk]:
     """Elements of varying shapes, gathered one by one."""
     elements: list[Arrays] = []
     meter = Meter(rate)

@@ -13,13 +13,14 @@ from ..failpoints import failpoint
 from .checkpoint_file import Checkpoint, Header, Layout
 from .checkpointing import Schedule, may_take, usable
 from .checkpoints import UNUSABLE
-from .iterators import Source, StateError, options_name
+from .iterators import StateError, options_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..proto.hashing import Hashes
     from .checkpointing import Cost
+    from .iterators import Elements
     from .keeper import Keeper
     from .messages import Assignment
 
@@ -75,8 +76,8 @@ class Recorder:
     def begin(
         self,
         fits: Callable[[Layout], bool],
-        make: Callable[[Layout | None], Source],
-    ) -> tuple[Source, Hashes]:
+        make: Callable[[Layout | None], Elements],
+    ) -> tuple[Elements, Hashes]:
         """Makes the source of the run's elements, restored if that helps.
 
         Args:
@@ -106,7 +107,7 @@ class Recorder:
         if self._schedule is not None:
             self._schedule.pause(time.monotonic())
 
-    def resume(self, elements: int, source: Source) -> None:
+    def resume(self, elements: int, source: Elements) -> None:
         """The run goes on, after a checkpoint if one is due.
 
         Args:
@@ -124,8 +125,8 @@ class Recorder:
         keeper: Keeper,
         cursor: int | None,
         fits: Callable[[Layout], bool],
-        make: Callable[[Layout | None], Source],
-    ) -> tuple[Source, Hashes] | None:
+        make: Callable[[Layout | None], Elements],
+    ) -> tuple[Elements, Hashes] | None:
         assignment, key = self._assignment, self._assignment.key
         if cursor is None:
             logger.info("%s: no client in time, started from its beginning", assignment)
@@ -151,8 +152,8 @@ class Recorder:
         keeper: Keeper,
         elements: int,
         fits: Callable[[Layout], bool],
-        make: Callable[[Layout | None], Source],
-    ) -> tuple[Source, Hashes] | None:
+        make: Callable[[Layout | None], Elements],
+    ) -> tuple[Elements, Hashes] | None:
         key = self._assignment.key
         checkpoint = keeper.store.read(key, elements)
         if checkpoint is None or not fits(checkpoint.header.layout):
@@ -171,7 +172,7 @@ class Recorder:
         failpoint("worker.restore.after_restore")
         return source, checkpoint.hashes
 
-    def _take(self, elements: int, source: Source, schedule: Schedule) -> None:
+    def _take(self, elements: int, source: Elements, schedule: Schedule) -> None:
         keeper, key = self._keeper, self._assignment.key
         assert keeper is not None
         room: list[bool] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import secrets
@@ -15,21 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..failpoints import failpoint
 from ..security.access import Access
 from ..security.settings import Security
 from ..timing import Timing
 from .agent import Agent
 from .announce import announce, withdraw
 from .attempts import AttemptBook
-from .checkpointing import Cost, Interval
+from .checkpointing import Interval
 from .checkpoints import CheckpointStore
-from .datasets import DatasetCache
 from .exchange import Exchange
 from .keeper import Keeper
 from .last_words import Former, LastWords, Limits, limits_after, read_former
-from .link import DATASET, Link, parse_addresses
-from .messages import AttemptError
+from .link import Link, parse_addresses
 from .probes import Probes
 from .processors import Processors
 from .producers import Producers
@@ -38,15 +34,10 @@ from .startup import load_tensorflow
 from .stream import StreamServer, host_id
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Iterator
 
-    from ..proto.hashing import Digest
     from .cache import Cache
-    from .cached import CachedStream
-    from .messages import Assignment, Key
-    from .producers import Outlet
-    from .rate import Rate
+    from .messages import Key
 
 logger = logging.getLogger(__name__)
 
@@ -140,20 +131,16 @@ class Worker:
     def __init__(self, options: WorkerOptions, on_change: Callable[[], None]) -> None:
         access = Access.load(options.security, serving=True)
         tf = load_tensorflow()  # late, so that bad usage is told at once
-        from .cached import run_cached
-        from .pipeline import run_attempt
-        from .recorder import Recorder
+        from .production import Production
 
         timing = options.timing
         self._link = Link(parse_addresses(options.dispatcher), timing, access)
-        self._interval = Interval.parse(options.checkpoint_interval)
         self._keeper: Keeper | None = None
-        self._streams = DatasetCache(self._load)
-        self._run_attempt, self._run_cached, self._recorder = run_attempt, run_cached, Recorder
+        production = Production(self._link.get_dataset, Interval.parse(options.checkpoint_interval))
         former, limits = _former(options)
         words = options.last_words
         self._words = LastWords(Path(words), limits.deaths) if words else None
-        self._producers = Producers(self._produce, timing.attempt_grace_s, self._words)
+        self._producers = Producers(production.produce, timing.attempt_grace_s, self._words)
         slots = limits.memory_limit // _SLOTS_PART if options.unix else 0
         book = AttemptBook(limits.memory_limit - slots, timing.attempt_grace_s)
         self._exchange = Exchange(
@@ -180,6 +167,7 @@ class Worker:
         if options.checkpoint_dir:
             self._keeper = self._keep(options, tf.__version__)
         self._cache = self._open_cache(options, tf.__version__) if options.cache_dir else None
+        production.keeper, production.cache = self._keeper, self._cache
         identity = Identity(
             incarnation=secrets.token_hex(8),
             address=self.address,
@@ -193,7 +181,7 @@ class Worker:
             killed=former.doing if limits.deaths > former.deaths else (),
             last_exit=options.last_exit,
         )
-        self._probes = Probes(self._probe, self._report)
+        self._probes = Probes(production.probe, self._report)
         told = self._keeper, self._cache, self._probes
         self.agent = Agent(self._link, identity, self._exchange, timing, on_change, *told)
 
@@ -262,32 +250,6 @@ class Worker:
     def _forget(self, key: Key) -> None:
         if self._keeper is not None:
             self._keeper.forget(key)
-
-    def _load(self, fingerprint: str) -> tuple[CachedStream, Rate, Cost]:
-        from ..graph import load_stream
-        from .rate import Rate
-
-        failpoint("worker.dataset.before_fetch")
-        blob = self._link.get_dataset(fingerprint)
-        failpoint("worker.dataset.after_fetch")
-        try:
-            return load_stream(blob), Rate(), Cost(self._interval)
-        except Exception as error:
-            raise AttemptError(DATASET, f"dataset {fingerprint}: {error}") from error
-
-    def _probe(self, assignment: Assignment, stopped: threading.Event) -> Digest | None:
-        """A split's digest; what is made of it is let go."""
-        stream, rate, _ = self._streams.get(assignment.dataset)
-        return self._run_attempt(stream, assignment, lambda _: True, rate, stopped)
-
-    def _produce(self, assignment: Assignment, outlet: Outlet) -> Digest | None:
-        stream, rate, cost = self._streams.get(assignment.dataset)
-        if assignment.bad:  # what is left out is of this job alone: not for caches or checkpoints
-            return self._run_attempt(stream, assignment, outlet.put, rate, outlet.stopped)
-        make = functools.partial(self._recorder, self._keeper, cost, outlet, assignment)
-        if self._cache is not None and stream.cache is not None and assignment.cache != "off":
-            return self._run_cached(self._cache, stream, assignment, outlet, rate, make)
-        return self._run_attempt(stream, assignment, outlet.put, rate, outlet.stopped, make())
 
 
 def _former(options: WorkerOptions) -> tuple[Former, Limits]:

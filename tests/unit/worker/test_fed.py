@@ -1,0 +1,185 @@
+"""Runs with fed iterators: the same elements and checkpoints, and iterators that are used again."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import tensorflow as tf
+
+from penstock.graph import LoadedStream, analyse, load_stream
+from penstock.proto.hashing import Digest
+from penstock.worker import fed, rate
+from penstock.worker.checkpointing import Cost
+from penstock.worker.fed import FED, Fed, FedSplits, IdleIterators
+from penstock.worker.messages import AttemptError, Piece
+from penstock.worker.pipeline import run_attempt
+from penstock.worker.recorder import Recorder
+
+from .fakes import assignment
+from .test_restoring import ALWAYS, Shelf, Spot, Threes
+
+Dataset = tf.data.Dataset
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate, "TARGET_BYTES", 1)
+
+
+@pytest.fixture(autouse=True)
+def _fed_from_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fed, "_ALONE", 0)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The iterators that were made."""
+    found: list[Any] = []
+    new = fed._new
+
+    def noted(*args: Any, **more: Any) -> Any:
+        found.append(new(*args, **more))
+        return found[-1]
+
+    monkeypatch.setattr(fed, "_new", noted)
+    return found
+
+
+def stream(dataset: Any) -> LoadedStream:
+    (only,) = analyse(dataset).streams
+    return load_stream(bytes(only.blob))
+
+
+def numbers() -> Any:
+    return Dataset.range(640).shuffle(20).map(lambda x: (x, tf.random.uniform([2])))
+
+
+def run(
+    splits: FedSplits,
+    split: int,
+    *,
+    shelf: Shelf | None = None,
+    first: int | None = None,
+    trial: int = 1,
+    fed_: bool = True,
+    stop_at: int | None = None,
+) -> tuple[Digest | None, Spot]:
+    """Makes a split."""
+    spot, wanted = Spot(first), assignment(1, split=split, trial=trial)
+    keeper: Any = shelf
+    cost, stopped = Cost(ALWAYS), threading.Event()
+
+    def put(piece: Piece) -> bool:
+        return spot.put(piece) and piece.stop != stop_at
+
+    origin = Fed(splits, wanted) if fed_ else None
+    recorder = Recorder(keeper, cost, spot, wanted)
+    digest = run_attempt(splits.stream, wanted, put, Threes(), stopped, recorder, origin)
+    return digest, spot
+
+
+def test_split_after_split_comes_from_one_iterator(made: list[Any]) -> None:
+    splits = FedSplits(stream(numbers()), IdleIterators())
+    for split in (3, 0, 3):
+        digest, spot = run(splits, split)
+        alone, other = run(splits, split, fed_=False)
+        assert digest == alone is not None
+        assert [p.start for p in spot.pieces] == [p.start for p in other.pieces]
+    assert len(made) == 1
+
+
+def test_the_first_splits_are_not_fed(made: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fed, "_ALONE", 2)
+    splits = FedSplits(stream(numbers()), IdleIterators())
+    for split in range(2):
+        run(splits, split)
+    assert made == []
+    run(splits, 2)
+    assert len(made) == 1
+
+
+def test_a_later_trial_and_varying_shapes_are_not_fed(made: list[Any]) -> None:
+    run(FedSplits(stream(numbers()), IdleIterators()), 0, trial=2)
+    varying = Dataset.range(640).map(lambda x: tf.fill([x % 3], x))
+    digest, _ = run(FedSplits(stream(varying), IdleIterators()), 0)
+    assert digest is not None
+    assert digest.count == 10
+    assert made == []
+
+
+def test_an_iterator_that_was_stopped_is_let_go(made: list[Any]) -> None:
+    splits = FedSplits(stream(numbers()), IdleIterators())
+    digest, spot = run(splits, 0, stop_at=3)
+    assert digest is None
+    assert spot.pieces[-1].stop == 3
+    assert run(splits, 1)[0] == run(splits, 1, fed_=False)[0]
+    assert len(made) == 2
+
+
+def test_an_iterator_that_raised_is_let_go(made: list[Any]) -> None:
+    def fussy(x: Any) -> Any:
+        return tf.debugging.check_numerics(1 / tf.cast(x - 25, tf.float32), "no such number")
+
+    splits = FedSplits(stream(Dataset.range(640).map(fussy)), IdleIterators())
+    with pytest.raises(AttemptError, match=r"split 2 .*no such number"):
+        run(splits, 2)
+    assert run(splits, 1)[0] == run(splits, 1, fed_=False)[0]
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["another iterator", "the same iterator"])
+def test_a_restored_run_makes_exactly_the_rest(again: bool) -> None:
+    dataset = numbers()
+    splits = FedSplits(stream(dataset), IdleIterators())
+    shelf = Shelf()
+    whole, before = run(splits, 4, shelf=shelf)
+    assert [saved.header.layout.via for saved in shelf.saved] == [FED] * 4
+    for saved in shelf.saved:
+        if not again:
+            splits = FedSplits(stream(dataset), IdleIterators())
+        at = saved.header.elements
+        digest, spot = run(splits, 4, shelf=Shelf(saved), first=at)
+        assert spot.begun == at
+        assert [p.start for p in spot.pieces] == [p.start for p in before.pieces if p.start >= at]
+        assert digest == whole
+        assert run(splits, 5)[0] == run(splits, 5, fed_=False)[0]
+
+
+def test_a_state_of_an_iterator_of_its_own_is_restored_as_one() -> None:
+    splits = FedSplits(stream(numbers()), IdleIterators())
+    shelf = Shelf()
+    whole, _ = run(splits, 4, shelf=shelf, fed_=False)
+    saved = shelf.saved[1]
+    digest, spot = run(splits, 4, shelf=Shelf(saved), first=saved.header.elements)
+    assert spot.begun == saved.header.elements
+    assert digest == whole
+
+
+def test_a_stream_with_a_state_of_its_own_is_not_saved(caplog: pytest.LogCaptureFixture) -> None:
+    @tf.function
+    def counted(x: Any) -> Any:
+        return x + tf.cast(tf.timestamp() * 0, tf.int64)
+
+    splits = FedSplits(stream(Dataset.range(640).map(counted)), IdleIterators())
+    shelf = Shelf()
+    digest, _ = run(splits, 0, shelf=shelf)
+    assert digest is not None
+    assert shelf.saved == []
+    assert "cannot be checkpointed, its splits replay" in caplog.text
+
+
+def test_those_that_are_too_many_are_let_go_the_oldest_first() -> None:
+    idle = IdleIterators(keep_max=2)
+    one, other = (FedSplits(stream(numbers()), idle).fed() for _ in range(2))
+    assert one is not None
+    assert other is not None
+    first, second, third = (fed.FedIterator(object(), object(), batched=True) for _ in range(3))
+    assert idle.give(one, first) is None
+    assert idle.give(other, second) is None
+    assert idle.give(one, third) is first
+    assert idle.take(one, batched=False) is None
+    assert idle.take(one, batched=True) is third
+    assert idle.take(one, batched=True) is None
+    assert idle.take(other, batched=True) is second
