@@ -203,8 +203,12 @@ def dataset_of(
 
 def _direct(reader: Reader, plain: tf.data.Dataset) -> tf.data.Dataset:
     """A dataset of the only stream's elements, iterated without TensorFlow where that can be."""
+    from ..graph import is_cut
     from .eager import DistributedDataset, is_direct
+    from .varying import VaryingDataset, is_varying
 
+    if is_cut(reader.components(0)) and is_varying(plain.element_spec):
+        return VaryingDataset(plain, functools.partial(reader.columns, 0))
     if not is_direct(plain.element_spec):
         return plain
     return DistributedDataset(

@@ -74,13 +74,13 @@ class DistributedDataset(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow h
         """Begins the next epoch."""
         if not tf.executing_eagerly():
             return super().__iter__()
-        return EagerIterator(self, self._runs)
+        return EagerIterator(self, lambda: elements_of(self._runs(), self.element_spec))
 
     def as_numpy_iterator(self) -> Iterator[Any]:
         """Begins the next epoch; its elements in numpy, as views of what was received."""
         for run in self._runs():
             columns = iter([iter(array) for array in run])
-            yield from _assembled(self.element_spec, columns)
+            yield from assembled(self.element_spec, columns)
 
     def batch(
         self,
@@ -116,7 +116,7 @@ def is_direct(spec: Any) -> bool:
 
     They must be tensors of fixed shapes with at least one item each, in tuples and dicts.
     """
-    parts = flat_specs(spec) if _is_plain(spec) else ()
+    parts = flat_specs(spec) if is_nested(spec) else ()
     fixed = all(part.shape.is_fully_defined() and part.shape.num_elements() for part in parts)
     return bool(parts) and fixed
 
@@ -125,14 +125,14 @@ class EagerIterator(tf.data.Iterator):  # type: ignore[misc]
     """Elements of runs, one by one; becomes an iterator of TensorFlow's where a graph wants one.
 
     Args:
-        dataset: what it iterates; lives as long as this.
-        runs: begins an epoch of it.
+        dataset: what it iterates; lives as long as this. Its `plain` is what TensorFlow iterates.
+        begin: begins an epoch of it, element by element.
     """
 
-    def __init__(self, dataset: DistributedDataset, runs: Callable[[], Iterator[Arrays]]) -> None:
+    def __init__(self, dataset: Any, begin: Callable[[], Iterator[Any]]) -> None:
         super().__init__()
         self._dataset = dataset
-        self._runs = runs
+        self._begin = begin
         self._elements: Iterator[Any] | None = None
         self._graph: Any = None
 
@@ -145,7 +145,7 @@ class EagerIterator(tf.data.Iterator):  # type: ignore[misc]
         if self._graph is not None:
             return next(self._graph)
         if self._elements is None:
-            self._elements = elements_of(self._runs(), self.element_spec)
+            self._elements = self._begin()
         return next(self._elements)
 
     def get_next(self) -> Any:
@@ -195,19 +195,19 @@ def elements_of(runs: Iterator[Arrays], spec: Any) -> Iterator[Any]:
         for first in range(0, len(run[0]), _CUT_MAX):
             # Elements are in the memory of this machine, whatever else there is to compute on.
             with tf.device("CPU:0"):
-                cut = [iter(_cut(array[first : first + _CUT_MAX])) for array in run]
-            yield from _assembled(spec, iter(cut))
+                cut = [iter(cut_rows(array[first : first + _CUT_MAX])) for array in run]
+            yield from assembled(spec, iter(cut))
 
 
-def _cut(stacked: NDArray[Any]) -> list[Any]:
+def cut_rows(stacked: NDArray[Any]) -> list[Any]:
     """A tensor for each row."""
     if len(stacked) == 1:
-        return [_lent(stacked.reshape(stacked.shape[1:]))]
-    cut: list[Any] = tf.raw_ops.Unpack(value=_lent(stacked), num=len(stacked), axis=0)
+        return [lent(stacked.reshape(stacked.shape[1:]))]
+    cut: list[Any] = tf.raw_ops.Unpack(value=lent(stacked), num=len(stacked), axis=0)
     return cut
 
 
-def _lent(array: NDArray[Any]) -> Any:
+def lent(array: NDArray[Any]) -> Any:
     """A tensor of the array's own memory where that can be, or a copy."""
     lendable = array.flags.writeable and array.dtype.kind in "biufc"
     if not lendable or array.ctypes.data % _ALIGNMENT:
@@ -215,21 +215,22 @@ def _lent(array: NDArray[Any]) -> Any:
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
-def _is_plain(spec: Any) -> bool:
+def is_nested(spec: Any, kinds: tuple[type, ...] = (tf.TensorSpec,)) -> bool:
+    """Whether a spec is made of tuples and dicts, and of those kinds of leaves."""
     if type(spec) is tuple:
-        return all(map(_is_plain, spec))
+        return all(is_nested(part, kinds) for part in spec)
     if type(spec) is dict:
-        return all(map(_is_plain, spec.values()))
-    return type(spec) is tf.TensorSpec
+        return all(is_nested(part, kinds) for part in spec.values())
+    return type(spec) in kinds
 
 
-def _assembled(spec: Any, columns: Columns) -> Iterator[Any]:
+def assembled(spec: Any, columns: Columns) -> Iterator[Any]:
     """Zips columns, which come in flat order, into elements."""
     if type(spec) is tuple:
-        return zip(*[_assembled(part, columns) for part in spec], strict=True)
+        return zip(*[assembled(part, columns) for part in spec], strict=True)
     if type(spec) is dict:
         # Flat order is that of the sorted keys; the element has the keys in the spec's own order.
-        parts = {key: _assembled(spec[key], columns) for key in sorted(spec)}
+        parts = {key: assembled(spec[key], columns) for key in sorted(spec)}
         rows = zip(*[parts[key] for key in spec], strict=True)
         return (dict(zip(spec, row, strict=True)) for row in rows)
     return next(columns)

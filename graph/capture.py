@@ -28,6 +28,7 @@ __all__ = [
     "import_function",
     "inputs_of",
     "node_def_pb2",
+    "of_components",
     "op_def",
     "options_pb2",
     "python_function_name",
@@ -67,6 +68,11 @@ def graph_of(ds: Any) -> Any:
 def variant_dataset(variant: Any, spec: Any) -> Any:
     """A dataset object around a variant tensor."""
     return dataset_ops._VariantDataset(variant, spec)
+
+
+def of_components(spec: Any, parts: tuple[Any, ...]) -> Any:
+    """The value of a composite spec that has these components."""
+    return spec._from_components(list(parts))
 
 
 def dataset_from_graph(graph: bytes, spec: Any) -> Any:

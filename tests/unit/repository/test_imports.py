@@ -26,6 +26,7 @@ MAY_IMPORT = {
 TENSORFLOW_FILES = {
     "client/dataset.py",
     "client/eager.py",
+    "client/varying.py",
     "client/groundtruth.py",
     "client/keras_callbacks.py",
     "client/keras_in_situ.py",
