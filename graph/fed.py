@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -24,7 +25,7 @@ from .lifting import NotLiftableError, lift
 from .ops import is_dataset_op
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .forms import Form
 
@@ -34,6 +35,19 @@ logger = logging.getLogger(__name__)
 _PURE = ("Const", "DummySeedGenerator", "_Retval", "Identity")
 
 
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """What the elements of a fed dataset are.
+
+    Attributes:
+        name: of the way.
+        batch: makes batches of so many elements of a dataset; None: they come one by one.
+    """
+
+    name: str
+    batch: Callable[[Any, Any], Any] | None
+
+
 class FedStream:
     """Makes fed datasets; use `fed_stream`. Thread-safe.
 
@@ -41,7 +55,7 @@ class FedStream:
         form: what is fed is what fills its holes.
         graph: its graph, with all holes at the top; without functions that other graphs have, too.
         places: names of the holes there.
-        spec: of the stream's elements: flat, of known shapes.
+        spec: of the stream's elements, flat.
 
     Attributes:
         specs: as given.
@@ -53,7 +67,7 @@ class FedStream:
         self._holes = [place.spec for place in form.places()]
         self._template = _template(graph, places, self._holes)
         self._lock = threading.Lock()
-        self._made: dict[bool, Any] = {}
+        self._made: dict[Batching, tuple[Any, tuple[Any, ...]]] = {}
 
     def queue(self) -> Any:
         """A queue for one dataset, to which `values` are fed."""
@@ -71,48 +85,48 @@ class FedStream:
         filling = self._form.values(split, seed=seed, epoch=epoch)
         return [tf.constant(size, tf.int64), *filling]
 
-    def dataset(self, queue: Any, *, batched: bool) -> Any:
+    def dataset(self, queue: Any, batching: Batching) -> Any:
         """A dataset that gives the splits that are put into a queue.
 
         Args:
             queue: made by `queue`, for this dataset alone.
-            batched: in batches, of as many elements as was said when the split was fed; otherwise
-                element by element.
+            batching: what its elements are.
 
         Returns:
             A dataset of flat tuples. What follows a split's last element is a mark: see `is_mark`.
         """
         with self._lock:
-            if batched not in self._made:
-                self._made[batched] = self._traced(batched=batched)
-            make = self._made[batched]
-        shapes = [[None, *spec.shape] if batched else None for spec in self.specs]
-        spec = tuple(
-            tf.TensorSpec(shape, spec.dtype) for shape, spec in zip(shapes, self.specs, strict=True)
-        )
-        return capture.variant_dataset(make(queue.queue_ref), spec)
+            if batching not in self._made:
+                self._made[batching] = self._traced(batching)
+            make, specs = self._made[batching]
+        return capture.variant_dataset(make(queue.queue_ref), specs)
 
-    def is_mark(self, components: Sequence[Any]) -> bool:
+    def is_mark(self, components: Sequence[Any], batching: Batching) -> bool:
         """Whether what a dataset gave is the mark after a split's last element.
 
-        It has no rows: no batch is empty, and elements have a dimension less.
+        It has no rows: no batch is empty, and single elements have a dimension less.
         """
         shape = components[0].shape
-        return len(shape) > len(self.specs[0].shape) and shape[0] == 0
+        if batching.batch is None and len(shape) == len(self.specs[0].shape):
+            return False
+        return bool(shape[0] == 0)
 
-    def _traced(self, *, batched: bool) -> Any:
-        """A function from a queue to a dataset's variant."""
+    def _traced(self, batching: Batching) -> tuple[Any, tuple[Any, ...]]:
+        """A function from a queue to a dataset's variant, and the specs of that dataset."""
         types = [tf.int64, *(spec.dtype for spec in self._holes)]
+        specs: list[Any] = []
 
         def split(size: Any, *filling: Any) -> Any:
             made = capture.variant_dataset(self._template(*filling), self.specs)
-            if batched:
-                made = made.batch(size)
-            mark = tuple(tf.zeros([0, *spec.shape], spec.dtype) for spec in self.specs)
+            if batching.batch is not None:
+                made = batching.batch(made, size)
+            mark = tuple(_no_rows(spec, batching) for spec in made.element_spec)
             # TensorFlow adds the prefetch itself, but not within a function. Nothing may read
             # ahead of the mark: it would wait for the next split while the state is saved.
             ahead = made.prefetch(tf.data.AUTOTUNE)
-            return ahead.concatenate(tf.data.Dataset.from_tensors(mark))
+            marked = ahead.concatenate(tf.data.Dataset.from_tensors(mark))
+            specs[:] = marked.element_spec
+            return marked
 
         def make(queue: Any) -> Any:
             def take(_: Any) -> tuple[Any, ...]:
@@ -124,7 +138,19 @@ class FedStream:
             turns = tf.data.Dataset.range(1).repeat().map(take)
             return capture.variant_of(turns.flat_map(split))
 
-        return tf.compat.v1.wrap_function(make, [tf.TensorSpec([], tf.resource)])
+        traced = tf.compat.v1.wrap_function(make, [tf.TensorSpec([], tf.resource)])
+        return traced, tuple(specs)
+
+
+def _no_rows(spec: Any, batching: Batching) -> Any:
+    """A component of the mark, in a dataset whose elements have one like `spec`."""
+    shape = spec.shape if batching.batch is None else spec.shape[1:]
+    if spec.dtype == tf.variant:
+        none = tf.zeros([0], tf.int64)
+        return tf.raw_ops.RaggedTensorToVariant(
+            rt_nested_splits=[tf.zeros([1], tf.int64)], rt_dense_values=none, batched_input=True
+        )
+    return tf.zeros([0, *(size or 0 for size in shape)], spec.dtype)
 
 
 def fed_stream(form: Form, spec: Any) -> FedStream | None:
@@ -134,8 +160,6 @@ def fed_stream(form: Form, spec: Any) -> FedStream | None:
         form: of the stream.
         spec: of its elements.
     """
-    if any(part.shape.rank is None or None in part.shape for part in spec):
-        return None
     graph = form.unfilled()
     if not all(is_dataset_op(node.op) or node.op in _PURE for node in graph.node):
         return None  # what it makes besides datasets may have a state

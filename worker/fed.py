@@ -12,6 +12,8 @@ import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ..graph.fed import Batching
+from . import ragged
 from .iterators import IGNORE, Source, capture, is_batched, options, restore
 
 if TYPE_CHECKING:
@@ -28,6 +30,12 @@ FED = "fed"
 #: A stream's first splits are not fed. They begin all at once, when somebody waits for a job's
 #: first element, and a fed iterator takes twice as long to make as one for a split alone.
 _ALONE = 16
+#: The kinds of layouts that can be fed.
+KINDS = ("stacked", "ragged")
+
+SINGLE = Batching("single", None)
+STACKED = Batching("stacked", lambda dataset, size: dataset.batch(size))
+RAGGED = Batching("ragged", ragged.batched)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +45,12 @@ class FedIterator:
     Attributes:
         iterator: over a fed dataset.
         queue: of that dataset.
-        batched: it gives batches.
+        batching: what it gives.
     """
 
     iterator: Any
     queue: Any
-    batched: bool
+    batching: Batching
 
 
 class IdleIterators:
@@ -57,12 +65,12 @@ class IdleIterators:
         self._lock = threading.Lock()
         self._idle: list[tuple[FedStream, FedIterator]] = []
 
-    def take(self, stream: FedStream, *, batched: bool) -> FedIterator | None:
+    def take(self, stream: FedStream, batching: Batching) -> FedIterator | None:
         """An idle iterator of the stream, the one that was used last."""
         with self._lock:
             for at in reversed(range(len(self._idle))):
                 owner, found = self._idle[at]
-                if owner is stream and found.batched == batched:
+                if owner is stream and found.batching == batching:
                     del self._idle[at]
                     return found
         return None
@@ -112,10 +120,10 @@ class FedSplits:
         Args:
             fed: from `fed`.
             assignment: which split.
-            layout: how they are wanted: stacked.
+            layout: how they are wanted: one of `KINDS`.
         """
-        batched = is_batched(layout, fed.specs)
-        found = self._idle.take(fed, batched=batched) or _new(fed, batched=batched)
+        batching = _batching(layout, fed.specs)
+        found = self._idle.take(fed, batching) or _new(fed, batching)
         at = assignment
         values = fed.values(at.split, seed=at.seed, epoch=at.epoch, size=layout.size)
         check = functools.partial(self._check, assignment, layout)
@@ -153,7 +161,7 @@ class FedElements:
     @property
     def batched(self) -> bool:
         """What comes has a leading dimension."""
-        return self._fed.batched
+        return self._fed.batching is STACKED
 
     def __iter__(self) -> Iterator[Any]:
         """See `Elements`."""
@@ -162,7 +170,7 @@ class FedElements:
             self._values = None
         while not self.over:
             got = next(self._fed.iterator)
-            if not self._stream.is_mark(got):
+            if not self._stream.is_mark(got, self._fed.batching):
                 yield got
                 continue
             self.over = True
@@ -200,7 +208,7 @@ class Fed:
         fed: FedStream | None = None
         if layout.via == FED:
             fed = self.splits.fed()
-        elif fresh and layout.kind == "stacked":
+        elif fresh and layout.kind in KINDS:
             fed = self.splits.chosen()
         if fed is not None:
             return self.splits.elements(fed, self.assignment, replace(layout, via=FED))
@@ -209,12 +217,18 @@ class Fed:
         return Source(dataset, layout)
 
 
-def _new(fed: FedStream, *, batched: bool) -> FedIterator:
+def _batching(layout: Layout, specs: Any) -> Batching:
+    if layout.kind == "ragged":
+        return RAGGED
+    return STACKED if is_batched(layout, specs) else SINGLE
+
+
+def _new(fed: FedStream, batching: Batching) -> FedIterator:
     queue = fed.queue()
     bounds = options()
     # Nothing outside of the splits' own datasets could be optimised, and a prefetch would ask for
     # what follows the mark: it would wait for that while the state is saved.
     bounds.experimental_optimization.apply_default_optimizations = False
     bounds.experimental_optimization.inject_prefetch = False
-    dataset = fed.dataset(queue, batched=batched).with_options(bounds)
-    return FedIterator(iter(dataset), queue, batched)
+    dataset = fed.dataset(queue, batching).with_options(bounds)
+    return FedIterator(iter(dataset), queue, batching)
