@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
 #: `Layout.via` of what came from a fed iterator.
 FED = "fed"
-#: A stream's first splits are not fed. They begin all at once, when somebody waits for a job's
-#: first element, and a fed iterator takes twice as long to make as one for a split alone.
-_ALONE = 16
+#: A stream's first splits are not fed. A fed iterator takes two or three times as long to make as
+#: one for a split alone, and nobody knows how many splits will come: after so many, what it would
+#: have saved is about what the iterators for 16 splits at a time cost.
+_ALONE = 32
 #: The kinds of layouts that can be fed.
 KINDS = ("stacked", "ragged")
 
