@@ -8,13 +8,16 @@ failed is let go: nobody knows where in a split it is.
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import tensorflow as tf
+
 from ..graph.fed import Batching
 from . import ragged
-from .iterators import IGNORE, Source, capture, is_batched, options, restore
+from .iterators import IGNORE, Source, StateError, capture, is_batched, options, restore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,12 +28,17 @@ if TYPE_CHECKING:
     from .iterators import Elements
     from .messages import Assignment
 
+logger = logging.getLogger(__name__)
+
 #: `Layout.via` of what came from a fed iterator.
 FED = "fed"
 #: A stream's first splits are not fed. A fed iterator takes two or three times as long to make as
 #: one for a split alone, and nobody knows how many splits will come: after so many, what it would
 #: have saved is about what the iterators for 16 splits at a time cost.
 _ALONE = 32
+#: What TensorFlow raises where it cannot make something of a graph.
+_REFUSALS = (ValueError, TypeError, NotImplementedError, tf.errors.OpError)
+_NOT_FED = "a stream is not fed, its splits have iterators of their own: %s"
 #: The kinds of layouts that can be fed.
 KINDS = ("stacked", "ragged")
 
@@ -103,9 +111,14 @@ class FedSplits:
     def fed(self) -> FedStream | None:
         """The stream as one that can be fed; None if it cannot."""
         with self._lock:
-            if not self._known:
-                self._fed, self._known = self.stream.fed(), True
-            return self._fed
+            known, found = self._known, self._fed
+            if not known:
+                self._known = True
+                try:
+                    found = self._fed = self.stream.fed()
+                except _REFUSALS as error:
+                    logger.warning(_NOT_FED, error)
+        return found
 
     def chosen(self) -> FedStream | None:
         """The same, for one more split: None also for a stream's first ones."""
@@ -122,13 +135,24 @@ class FedSplits:
             fed: from `fed`.
             assignment: which split.
             layout: how they are wanted: one of `KINDS`.
+
+        Raises:
+            StateError: TensorFlow refuses; no split of the stream will be fed any more.
         """
-        batching = _batching(layout, fed.specs)
-        found = self._idle.take(fed, batching) or _new(fed, batching)
-        at = assignment
-        values = fed.values(at.split, seed=at.seed, epoch=at.epoch, size=layout.size)
+        batching, at = _batching(layout, fed.specs), assignment
+        try:
+            found = self._idle.take(fed, batching) or _new(fed, batching)
+            values = fed.values(at.split, seed=at.seed, epoch=at.epoch, size=layout.size)
+        except _REFUSALS as error:
+            self._refuse(error)
+            raise StateError(f"not fed: {error}") from error
         check = functools.partial(self._check, assignment, layout)
         return FedElements(fed, found, values, layout, self._idle, check)
+
+    def _refuse(self, error: Exception) -> None:
+        logger.warning(_NOT_FED, error)
+        with self._lock:
+            self._fed, self._known = None, True
 
     def _check(self, assignment: Assignment, layout: Layout) -> None:
         """Makes sure that the stream has no state outside its iterators.
@@ -212,7 +236,11 @@ class Fed:
         elif fresh and layout.kind in KINDS:
             fed = self.splits.chosen()
         if fed is not None:
-            return self.splits.elements(fed, self.assignment, replace(layout, via=FED))
+            try:
+                return self.splits.elements(fed, self.assignment, replace(layout, via=FED))
+            except StateError:
+                if not fresh:
+                    raise
         at = self.assignment
         dataset = self.splits.stream.split_dataset(at.split, seed=at.seed, epoch=at.epoch)
         return Source(dataset, layout)

@@ -163,8 +163,8 @@ class Recorder:
             why = f"made with {header.options}, not {options_name()}"
             keeper.store.set_aside(key, elements, UNUSABLE, why)
             return None
-        source = make(header.layout)
         try:
+            source = make(header.layout)
             source.restore(checkpoint.state)
         except StateError as error:
             keeper.store.set_aside(key, elements, UNUSABLE, str(error))

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from penstock.graph import LoadedStream, analyse, load_stream
+from penstock.graph.fed import FedStream
 from penstock.proto.hashing import Digest
 from penstock.worker import fed, rate
 from penstock.worker.checkpointing import Cost
@@ -181,6 +182,30 @@ def test_a_stream_with_a_state_of_its_own_is_not_saved(caplog: pytest.LogCapture
     assert digest is not None
     assert shelf.saved == []
     assert "cannot be checkpointed, its splits replay" in caplog.text
+
+
+@pytest.mark.parametrize("refuses", ["fed", "dataset"])
+def test_a_stream_that_tensorflow_will_not_feed_is_made_all_the_same(
+    refuses: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise ValueError("an op that it does not know")
+
+    loaded = stream(numbers())
+    shelf, want = Shelf(), run(FedSplits(loaded, IdleIterators()), 4, fed_=False)[0]
+    run(FedSplits(loaded, IdleIterators()), 4, shelf=shelf)
+    if refuses == "fed":
+        monkeypatch.setattr(LoadedStream, "fed", refuse)
+    else:
+        monkeypatch.setattr(FedStream, "dataset", refuse)
+    splits = FedSplits(loaded, IdleIterators())
+    saved = shelf.saved[0]
+    for first in (None, saved.header.elements):  # the state is of no use any more
+        digest, spot = run(splits, 4, shelf=Shelf(saved), first=first)
+        assert digest == want
+        assert spot.begun == 0
+    assert caplog.text.count("an op that it does not know") >= 1
+    assert caplog.text.count("have iterators of their own") == 1
 
 
 def test_those_that_are_too_many_are_let_go_the_oldest_first() -> None:
