@@ -156,12 +156,17 @@ def test_a_dispatcher_that_forgot_everything_is_refused_not_obeyed(
     make_cluster: ClusterMaker,
 ) -> None:
     cluster = make_cluster(workers=1, journal=False)
-    served = numbers(6000, work=20).apply(penstock.distribute(cluster.address, seed=1))
+    # A kilobyte each, and room for few: at the kill the client still wants most of them.
+    large = numbers(6000, work=20).map(lambda i, square: (i, square, tf.zeros([256])))
+    served = large.apply(penstock.distribute(cluster.address, seed=1, memory_limit=1 << 16))
     seen: list[int] = []
 
     def kill_and_restart() -> None:
         cluster.dispatcher.kill()
         cluster.restart_dispatcher()
+        engine = served.penstock.session.start()
+        with engine.changed:
+            assert engine.changed.wait_for(lambda: engine.error is not None, 60)
 
     with pytest.raises(RefusedError, match="journal"):
         consume(served, {500: kill_and_restart}, seen)

@@ -19,6 +19,7 @@ from penstock.failpoints import VARIABLE
 from penstock.proto import control_pb2, control_pb2_grpc
 from penstock.proto.wire import PROTOCOL_VERSION
 
+from ..cluster.waiting import Picture, wait_until
 from .conftest import SEED, FreshDataset, Truth, read_calmly
 from .points import DISPATCHER, JOURNAL, Visit
 from .trainer import elements
@@ -110,12 +111,19 @@ class UnreachableWorker(threading.Thread):
                 self.register()
 
 
+def is_live(picture: Picture, pid: int) -> bool:
+    """Whether the worker of that process is on the dispatcher's books."""
+    return any((entry.get("pid"), entry["state"]) == (pid, "live") for entry in picture["workers"])
+
+
 def read_while_it_dies(
     cluster: LocalCluster, truth: Truth, supervisor: Supervisor, paused: bool = False
 ) -> list[str]:
     """The elements of an epoch during which the dispatcher dies and is started again."""
     worker = cluster.workers[1]
     if paused:
+        # One that the test before has paused may not be back yet, and would not be missed.
+        wait_until(cluster.address, lambda found: is_live(found, worker.pid), "all workers there")
         worker.send_signal(signal.SIGSTOP)
     supervisor.start()
     seen = []
