@@ -94,6 +94,17 @@ class Container:
         """Waits for its end and returns the exit code."""
         return int(docker("wait", self.id))
 
+    def pause(self) -> None:
+        """Freezes it; `docker unpause` thaws it."""
+
+        def frozen(state: dict[str, Any]) -> bool:
+            # The kernel may refuse while a process waits for its disk, as one that syncs does.
+            if not state["Paused"]:
+                docker("pause", self.id, check=False)
+            return bool(state["Paused"])
+
+        self.wait(frozen, "paused")
+
     def run_inside(self, *command: str, check: bool = True) -> str:
         """Runs a command in it."""
         return docker("exec", self.id, *command, check=check)

@@ -124,7 +124,7 @@ def test_a_worker_container_that_is_started_again_has_its_place_and_its_health(s
         docker("start", worker.id)
         finish(process)
     worker.wait_healthy()
-    docker("pause", worker.id)
+    worker.pause()
     # The engine refuses to look into a paused container, so it is asked from beside.
     asked = docker(
         "run", "--rm", LABEL, "--no-healthcheck", f"--network={site.prefix}", IMAGE,
@@ -165,7 +165,7 @@ def test_a_standby_in_another_container_takes_over_the_volume(site: Site) -> Non
     docker("start", first.id)  # as a restart policy would: it stands by now
     first.wait(lambda _: first.logs().count("waiting for the journal") > 0, "standing by")
     with trainer(site, BOTH) as process:
-        docker("pause", second.id)  # it cannot renew its lease
+        second.pause()  # it cannot renew its lease
         first.wait(lambda _: first.logs().count("serving at") == 2, "serving")
         docker("unpause", second.id)
         assert second.wait_ended() == 6
