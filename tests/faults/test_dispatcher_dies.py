@@ -37,6 +37,7 @@ class Supervisor(threading.Thread):
     """Restarts the dispatcher, with a failpoint set, and restarts it again once that has fired.
 
     Attributes:
+        up: set when the dispatcher with the failpoint serves, or has died already.
         died: set when the dispatcher has died, or has not for too long.
         exit_code: of the dispatcher that died; None if it did not.
         log: what it wrote until it died.
@@ -44,6 +45,7 @@ class Supervisor(threading.Thread):
 
     def __init__(self, cluster: LocalCluster, visit: Visit, action: str = "kill") -> None:
         super().__init__(name="supervisor")
+        self.up = threading.Event()
         self.died = threading.Event()
         self.exit_code: int | None = None
         self.log = ""
@@ -56,6 +58,9 @@ class Supervisor(threading.Thread):
         cluster.dispatcher.kill()
         begin = path.stat().st_size
         cluster.restart_dispatcher(environment=self._environment, wait=False)
+        with contextlib.suppress(UnavailableError):
+            cluster.dispatcher.wait_ready()
+        self.up.set()
         try:
             self.exit_code = cluster.dispatcher.wait_ended(_DEADLINE_S)
         except UnavailableError:
@@ -124,8 +129,11 @@ def read_while_it_dies(
     if paused:
         # One that the test before has paused may not be back yet, and would not be missed.
         wait_until(cluster.address, lambda found: is_live(found, worker.pid), "all workers there")
-        worker.send_signal(signal.SIGSTOP)
     supervisor.start()
+    if paused:
+        # Not before: it would be given up before it was dealt anything.
+        assert supervisor.up.wait(_DEADLINE_S)
+        worker.send_signal(signal.SIGSTOP)
     seen = []
     try:
         for element in elements(cluster, truth.stream, seed=SEED):
