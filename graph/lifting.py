@@ -41,7 +41,6 @@ class _Lifter:
     def __init__(self, graph: Any) -> None:
         self._graph = graph
         self._bodies = {f.signature.name: Body(f) for f in graph.library.function}
-        self._names = {node.name for node in graph.node}
         self._given: set[tuple[str, str]] = set()
         self._returning: set[str] = set()
 
@@ -50,7 +49,7 @@ class _Lifter:
         held = next(node for node in body.node_def if node.name == name)
         top = self._graph.node.add(op="Const")
         top.CopyFrom(held)
-        top.name = self._free(f"penstock/lifted/{function}/{name}")
+        top.name = f"penstock/lifted/{function}/{name}"
         arguments: dict[str, str] = {}
         self._given.clear()
         self._returning.clear()
@@ -97,11 +96,3 @@ class _Lifter:
             for node in nodes:
                 if function in function_names(node):
                     yield scope, node
-
-    def _free(self, name: str) -> str:
-        made, k = name, 0
-        while made in self._names:
-            k += 1
-            made = f"{name}_{k}"
-        self._names.add(made)
-        return made

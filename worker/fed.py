@@ -36,7 +36,9 @@ FED = "fed"
 #: one for a split alone, and nobody knows how many splits will come: after so many, what it would
 #: have saved is about what the iterators for 16 splits at a time cost.
 _ALONE = 32
-#: What TensorFlow raises where it cannot make something of a graph.
+#: What TensorFlow raises where it cannot make something of a graph, in Python (where ops are made
+#: part of a function) or in its own code. Nothing of the user's runs there: errors of a pipeline
+#: come with its elements, and are not among these.
 _REFUSALS = (ValueError, TypeError, NotImplementedError, tf.errors.OpError)
 _NOT_FED = "a stream is not fed, its splits have iterators of their own: %s"
 #: The kinds of layouts that can be fed.
