@@ -69,4 +69,4 @@ def _empty(spec: ComponentSpec) -> Column:
     shapes = VaryingShapes.of_shapes([]) if shape is None else FixedShape(0, shape)
     if spec.dtype == STRING:
         return Column(spec.dtype, shapes, StringItems.of_list([]))
-    return Column(spec.dtype, shapes, NumericItems(np.empty(0, numpy_dtype(spec.dtype))))
+    return Column(spec.dtype, shapes, NumericItems((np.empty(0, numpy_dtype(spec.dtype)),)))

@@ -86,7 +86,7 @@ class EpochReader:
         self._over = False
 
     def take(
-        self, target_bytes: int = 4 << 20, timeout_s: float | None = None
+        self, target_bytes: int = 16 << 20, timeout_s: float | None = None
     ) -> Delivery | EndOfEpoch | None:
         """The elements that come next, about `target_bytes` of them; waits until there are some.
 

@@ -51,10 +51,22 @@ class Chunk:
         Raises:
             ChunkError: no array, unequal lengths, or a dtype that cannot travel.
         """
-        if not arrays:
+        return cls.from_batches(start, [arrays])
+
+    @classmethod
+    def from_batches(cls, start: int, batches: Sequence[Sequence[NDArray[Any]]]) -> Chunk:
+        """A chunk of batches that follow each other, at least one; as `from_stacked` otherwise.
+
+        Large arrays are not copied to be in one place: what sends or stores them does it.
+
+        Raises:
+            ChunkError: also if batches differ in their types.
+        """
+        if not batches[0]:
             raise ChunkError("a chunk needs at least one component")
         columns = [
-            stacked_column(array, f"component {number}") for number, array in enumerate(arrays)
+            stacked_column(arrays, f"component {number}")
+            for number, arrays in enumerate(zip(*batches, strict=True))
         ]
         return cls.from_columns(start, columns)
 

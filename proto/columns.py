@@ -102,36 +102,44 @@ class VaryingShapes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NumericItems:
-    """Items of one numeric dtype.
+    """Items of one numeric dtype, in one place or, of large elements, in several.
 
     Attributes:
-        flat: the items, one-dimensional, C-contiguous, little-endian.
+        parts: the items, at least one array, each one-dimensional, C-contiguous and
+            little-endian; if there are several, each has whole elements, and at least one.
     """
 
-    flat: NDArray[Any]
+    parts: tuple[NDArray[Any], ...]
 
     @property
     def count(self) -> int:
         """Number of items."""
-        return len(self.flat)
+        return sum(map(len, self.parts))
 
     @property
-    def data(self) -> Bytes:
-        """The items' bytes, as a view."""
-        return self.flat.view(np.uint8)
+    def flat(self) -> NDArray[Any]:
+        """The items in one place: copied there if they are in several."""
+        return self.parts[0] if len(self.parts) == 1 else np.concatenate(self.parts)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all items."""
-        return self.flat.nbytes
+        return sum(part.nbytes for part in self.parts)
 
     def slice(self, a: int, b: int) -> NumericItems:
-        """Items `a .. b-1`."""
-        return NumericItems(self.flat[a:b])
+        """Items `a .. b-1`, as views."""
+        if len(self.parts) == 1:
+            return NumericItems((self.parts[0][a:b],))
+        ends = itertools.accumulate(map(len, self.parts))
+        cut = [
+            part[max(0, a - end + len(part)) : max(0, b - end + len(part))]
+            for part, end in zip(self.parts, ends, strict=True)
+        ]
+        return NumericItems(tuple(part for part in cut if len(part)) or (cut[0],))
 
     def array(self, a: int, b: int, shape: Shape) -> NDArray[Any]:
-        """Items `a .. b-1` as an array of that shape; a view."""
-        return self.flat[a:b].reshape(shape)
+        """Items `a .. b-1` as an array of that shape; a view if they are in one place."""
+        return self.slice(a, b).flat.reshape(shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,6 +164,11 @@ class StringItems:
     def data(self) -> Bytes:
         """The strings' bytes, as a view; without those that were sliced off."""
         return self.strings[int(self.offsets[0]) : int(self.offsets[-1])]
+
+    @property
+    def parts(self) -> tuple[Bytes, ...]:
+        """The same, as what numeric items are: in one place."""
+        return (self.data,)
 
     @property
     def nbytes(self) -> int:
@@ -230,12 +243,22 @@ class Column:
         if isinstance(self.items, StringItems):
             return self._fold_strings(before, self.items)
         if isinstance(self.shapes, FixedShape):
-            row_bytes = math.prod(self.shapes.shape) * self.items.flat.itemsize
-            sign = signature(self.dtype, self.shapes.shape)
-            return fold_rows(before, self.items.data, row_bytes, sign)
-        base, size = self.shapes.bounds[0], self.items.flat.itemsize
-        ends = [(bound - base) * size for bound in self.shapes.bounds[1:]]
-        return fold_spans(before, self.items.data, ends, self.shapes.shapes, self.dtype)
+            return self._fold_alike(before, self.items.parts, self.shapes.shape)
+        flat, base = self.items.flat, self.shapes.bounds[0]
+        ends = [(bound - base) * flat.itemsize for bound in self.shapes.bounds[1:]]
+        return fold_spans(before, flat.view(np.uint8), ends, self.shapes.shapes, self.dtype)
+
+    def _fold_alike(self, before: Hashes, parts: tuple[NDArray[Any], ...], shape: Shape) -> Hashes:
+        size, sign = math.prod(shape), signature(self.dtype, shape)
+
+        def folded(before: Hashes, part: NDArray[Any]) -> Hashes:
+            return fold_rows(before, part.view(np.uint8), size * part.itemsize, sign)
+
+        if len(parts) == 1:
+            return folded(before, parts[0])
+        ends = itertools.accumulate(len(part) // size for part in parts)
+        cut = np.split(before, [*ends][:-1])
+        return np.concatenate([*map(folded, cut, parts)])
 
     def _fold_strings(self, before: Hashes, items: StringItems) -> Hashes:
         firsts = [self.shapes.first_item(index) for index in range(self.count + 1)]

@@ -19,29 +19,40 @@ if TYPE_CHECKING:
     from .columns import Shape
     from .spec import ComponentSpec
 
+#: Smaller arrays are put together: what a place of its own costs is worth more than the copy.
+_APART_BYTES_MIN = 64 << 10
 
-def stacked_column(array: NDArray[Any], where: str) -> Column:
-    """A column of the elements `array[0]`, `array[1]`, …
+
+def stacked_column(arrays: Sequence[NDArray[Any]], where: str) -> Column:
+    """A column of the elements `array[0]`, `array[1]`, … of the first array, then of the next.
 
     Args:
-        array: `(n, *shape)`; not copied if numeric, C-contiguous and little-endian.
+        arrays: `(n, *shape)` each, at least one, of one dtype and shape. Not copied if numeric,
+            C-contiguous and little-endian, unless they are several and small.
         where: which component it is, for the error.
 
     Raises:
         ChunkError: the dtype cannot travel, there is no leading dimension, or a string is not
             `bytes`.
     """
-    array = np.asarray(array)
-    name = _name(array, where)
-    if not 1 <= array.ndim <= RANK_MAX + 1:
-        raise ChunkError(f"{where}: an array of rank {array.ndim} is not a stack of elements")
-    shapes = FixedShape(len(array), array.shape[1:])
+    arrays = [np.asarray(array) for array in arrays]
+    name, shape = _name(arrays[0], where), arrays[0].shape[1:]
+    for array in arrays:
+        if not 1 <= array.ndim <= RANK_MAX + 1:
+            raise ChunkError(f"{where}: an array of rank {array.ndim} is not a stack of elements")
+        if array.dtype != arrays[0].dtype or array.shape[1:] != shape:
+            raise ChunkError(f"{where}: batches of different types follow each other")
+    shapes = FixedShape(sum(map(len, arrays)), shape)
     if name == STRING:
-        if not _all_bytes(_flat(array)):
-            _check_strings(array, where)
-        return Column(name, shapes, StringItems.of_list(_flat(array)))
-    flat = np.asarray(array, numpy_dtype(name), order="C").reshape(-1)
-    return Column(name, shapes, NumericItems(flat))
+        strings = [*itertools.chain.from_iterable(map(_flat, arrays))]
+        if not _all_bytes(strings):
+            for array in arrays:
+                _check_strings(array, where)
+        return Column(name, shapes, StringItems.of_list(strings))
+    flat = [np.asarray(array, numpy_dtype(name), order="C").reshape(-1) for array in arrays]
+    if len(flat) > 1 and min(array.nbytes for array in flat) < _APART_BYTES_MIN:
+        flat = [np.concatenate(flat)]
+    return Column(name, shapes, NumericItems(tuple(flat)))
 
 
 def gathered_column(
@@ -104,7 +115,7 @@ def flat_column(
         if not _all_bytes(strings):
             _check_strings(items, where)
         return Column(name, kind, StringItems.of_list(strings))
-    return Column(name, kind, NumericItems(np.asarray(items, numpy_dtype(name), order="C")))
+    return Column(name, kind, NumericItems((np.asarray(items, numpy_dtype(name), order="C"),)))
 
 
 def _checked(part: NDArray[Any], spec: ComponentSpec, where: str) -> NDArray[Any]:
@@ -123,7 +134,7 @@ def _packed(parts: Sequence[NDArray[Any]], spec: ComponentSpec) -> Column:
     else:
         empty = np.empty(0, numpy_dtype(spec.dtype))
         flat = np.concatenate([empty, *(part.reshape(-1) for part in parts)])
-    return Column(spec.dtype, kind, NumericItems(flat))
+    return Column(spec.dtype, kind, NumericItems((flat,)))
 
 
 def _kind(shapes: Sequence[Shape], spec: ComponentSpec) -> FixedShape | VaryingShapes:

@@ -62,16 +62,16 @@ class PayloadWriter:
         self.buffers: list[bytes | memoryview] = []
         self.nbytes = 0
 
-    def add(self, part: NDArray[Any]) -> list[int]:
-        """Appends a one-dimensional array; returns its `[offset, nbytes]`."""
+    def add(self, *parts: NDArray[Any]) -> list[int]:
+        """Appends one-dimensional arrays, with nothing between; returns `[offset, nbytes]`."""
+        nbytes = sum(part.nbytes for part in parts)
         padding = -self.nbytes % ALIGNMENT
-        if padding and part.nbytes:
+        if padding and nbytes:
             self.buffers.append(_ZEROS[:padding])
             self.nbytes += padding
-        at = [self.nbytes, part.nbytes]
-        if part.nbytes:
-            self.buffers.append(part.view(np.uint8).data)
-        self.nbytes += part.nbytes
+        at = [self.nbytes, nbytes]
+        self.buffers.extend(part.view(np.uint8).data for part in parts if part.nbytes)
+        self.nbytes += nbytes
         return at
 
 
@@ -131,10 +131,11 @@ def write_column(column: Column, writer: PayloadWriter) -> dict[str, Any]:
         component["ranks"] = writer.add(np.array([len(shape) for shape in shapes], np.uint8))
         dims = list(itertools.chain.from_iterable(shapes))
         component["dims"] = writer.add(np.array(dims, "<i8"))
-    if isinstance(column.items, StringItems):
-        offsets = column.items.offsets
+    items = column.items
+    if isinstance(items, StringItems):
+        offsets = items.offsets
         component["offsets"] = writer.add((offsets - offsets[0]).astype("<i8", copy=False))
-    component["offset"], component["nbytes"] = writer.add(column.items.data)
+    component["offset"], component["nbytes"] = writer.add(*items.parts)
     return component
 
 
@@ -177,7 +178,7 @@ def read_column(component: object, count: int, reader: PayloadReader, name: str)
             raise ChunkError(
                 f"{name}: {len(data)} bytes are not {shapes.first_item(count)} items of {dtype}"
             )
-        items = NumericItems(data.view(numpy_dtype(dtype)))
+        items = NumericItems((data.view(numpy_dtype(dtype)),))
     return Column(dtype, shapes, items)
 
 

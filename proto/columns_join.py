@@ -55,7 +55,8 @@ def _alike(column: Column) -> Shape | None:
 def _joined_items(parts: Sequence[NumericItems | StringItems]) -> NumericItems | StringItems:
     strings = [part for part in parts if isinstance(part, StringItems)]
     if not strings:
-        return NumericItems(np.concatenate([p.flat for p in parts if isinstance(p, NumericItems)]))
+        numbers = [part.flat for part in parts if isinstance(part, NumericItems)]
+        return NumericItems((np.concatenate(numbers),))
     lengths = np.concatenate([np.diff(part.offsets) for part in strings])
     return StringItems(_sums(lengths), np.concatenate([part.data for part in strings]))
 
@@ -71,7 +72,7 @@ def _reordered(column: Column, order: NDArray[np.int64]) -> Column:
         bounds = np.array(column.shapes.bounds, np.int64) - column.shapes.bounds[0]
     places = _ranges(bounds[:-1][order], np.diff(bounds)[order])
     if isinstance(items, NumericItems):
-        return Column(column.dtype, shapes, NumericItems(items.flat[places]))
+        return Column(column.dtype, shapes, NumericItems((items.flat[places],)))
     offsets = items.offsets - items.offsets[0]
     lengths = np.diff(offsets)[places]
     data = items.data[_ranges(offsets[:-1][places], lengths)]

@@ -50,12 +50,12 @@ class AttemptBook:
     """The book-keeping of all attempts of one worker. Not thread-safe, on purpose.
 
     Args:
-        memory_limit: bytes that the buffers of all attempts may hold together.
+        memory_limit: bytes that the buffers of all attempts may hold together; may be changed.
         grace_s: how long a fetch of an unknown attempt waits for its assignment.
     """
 
     def __init__(self, memory_limit: int, grace_s: float) -> None:
-        self._limit = memory_limit
+        self.memory_limit = memory_limit
         self._grace_s = grace_s
         self._turns = Turns()
         self._tidings = Tidings()
@@ -381,7 +381,7 @@ class AttemptBook:
     # Memory.
 
     def _goes_on(self, attempt: Attempt) -> bool:
-        room = attempt.has_room(self._limit // max(1, self._active))
+        room = attempt.has_room(self.memory_limit // max(1, self._active))
         return room and self._turns.has(attempt)
 
     def _resume(self, attempt: Attempt) -> list[Instruction]:

@@ -70,6 +70,9 @@ class Desk(Protocol):
     def release(self, connection: int, attempt: int) -> None:
         """RELEASE."""
 
+    def lent(self, nbytes: int) -> None:
+        """Clients share so much more memory, less if negative."""
+
     def next_send(self, connection: int) -> Send | None:
         """Waits for the next frame to send; None once the connection is closed."""
 

@@ -209,6 +209,11 @@ class Exchange:
         with self._lock:
             self._do(self._book.release(connection, attempt))
 
+    def lent(self, nbytes: int) -> None:
+        """Clients share so much more memory, less if negative: the buffers may have the rest."""
+        with self._lock:
+            self._book.memory_limit -= nbytes
+
     def next_send(self, connection: int) -> Send | None:
         """Waits for the next frame to send; None once the connection is closed."""
         with self._lock:

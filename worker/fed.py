@@ -17,7 +17,16 @@ import tensorflow as tf
 
 from ..graph.fed import Batching
 from . import ragged
-from .iterators import IGNORE, Source, StateError, capture, is_batched, options, restore
+from .iterators import (
+    IGNORE,
+    FlatElements,
+    Source,
+    StateError,
+    capture,
+    is_batched,
+    options,
+    restore,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,6 +45,9 @@ FED = "fed"
 #: one for a split alone, and nobody knows how many splits will come: after so many, what it would
 #: have saved is about what the iterators for 16 splits at a time cost.
 _ALONE = 32
+#: After that, of those that find no idle iterator one in so many makes a new one: an epoch whose
+#: lanes all begin at once would wait for all that they make.
+_ONE_IN = 4
 #: What TensorFlow raises where it cannot make something of a graph, in Python (where ops are made
 #: part of a function) or in its own code. Nothing of the user's runs there: errors of a pipeline
 #: come with its elements, and are not among these.
@@ -55,11 +67,13 @@ class FedIterator:
 
     Attributes:
         iterator: over a fed dataset.
+        elements: what it gives.
         queue: of that dataset.
         batching: what it gives.
     """
 
     iterator: Any
+    elements: FlatElements
     queue: Any
     batching: Batching
 
@@ -109,6 +123,7 @@ class FedSplits:
         self._known = False
         self._saveable = False
         self._alone = _ALONE
+        self._misses = 0
 
     def fed(self) -> FedStream | None:
         """The stream as one that can be fed; None if it cannot."""
@@ -130,26 +145,38 @@ class FedSplits:
                 return None
         return self.fed()
 
-    def elements(self, fed: FedStream, assignment: Assignment, layout: Layout) -> FedElements:
+    def elements(
+        self, fed: FedStream, assignment: Assignment, layout: Layout, *, fresh: bool
+    ) -> FedElements | None:
         """The elements of a split.
 
         Args:
             fed: from `fed`.
             assignment: which split.
             layout: how they are wanted: one of `KINDS`.
+            fresh: it could do without: None if that is better.
 
         Raises:
             StateError: TensorFlow refuses; no split of the stream will be fed any more.
         """
         batching, at = _batching(layout, fed.specs), assignment
         try:
-            found = self._idle.take(fed, batching) or _new(fed, batching)
+            found = self._idle.take(fed, batching)
+            if found is None and fresh and not self._makes_one():
+                return None
+            found = found or _new(fed, batching)
             values = fed.values(at.split, seed=at.seed, epoch=at.epoch, size=layout.size)
         except _REFUSALS as error:
             self._refuse(error)
             raise StateError(f"not fed: {error}") from error
         check = functools.partial(self._check, assignment, layout)
         return FedElements(fed, found, values, layout, self._idle, check)
+
+    def _makes_one(self) -> bool:
+        """Whether it is the turn of a split without an idle iterator to make one."""
+        with self._lock:
+            misses, self._misses = self._misses, self._misses + 1
+        return misses % _ONE_IN == 0
 
     def _refuse(self, error: Exception) -> None:
         logger.warning(_NOT_FED, error)
@@ -196,7 +223,7 @@ class FedElements:
             self._fed.queue.enqueue(self._values)
             self._values = None
         while not self.over:
-            got = next(self._fed.iterator)
+            got = next(self._fed.elements)
             if not self._stream.is_mark(got, self._fed.batching):
                 yield got
                 continue
@@ -239,7 +266,11 @@ class Fed:
             fed = self.splits.chosen()
         if fed is not None:
             try:
-                return self.splits.elements(fed, self.assignment, replace(layout, via=FED))
+                made = self.splits.elements(
+                    fed, self.assignment, replace(layout, via=FED), fresh=fresh
+                )
+                if made is not None:
+                    return made
             except StateError:
                 if not fresh:
                     raise
@@ -262,4 +293,5 @@ def _new(fed: FedStream, batching: Batching) -> FedIterator:
     bounds.experimental_optimization.apply_default_optimizations = False
     bounds.experimental_optimization.inject_prefetch = False
     dataset = fed.dataset(queue, batching).with_options(bounds)
-    return FedIterator(iter(dataset), queue, batching)
+    iterator = iter(dataset)
+    return FedIterator(iterator, FlatElements(iterator), queue, batching)

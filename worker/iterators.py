@@ -106,11 +106,11 @@ class Source:
         self.batched = is_batched(layout, dataset.element_spec)
         self.over = False
         self._iterator = iter(dataset.batch(layout.size) if self.batched else dataset)
+        self._elements = FlatElements(self._iterator)
 
     def __iter__(self) -> Iterator[Any]:
         """See `Elements`."""
-        found: Iterator[Any] = self._iterator
-        return found
+        return self._elements
 
     def capture(self) -> bytes:
         """See `Elements`."""
@@ -119,6 +119,39 @@ class Source:
     def restore(self, state: bytes) -> None:
         """See `Elements`."""
         restore(self._iterator, state)
+
+
+class FlatElements:
+    """An iterator's elements, each as a list of its components.
+
+    TensorFlow's own `next` puts them into the structure of the spec, checks on the way what kinds
+    of structures there are, and so takes twice as long as the op.
+
+    Args:
+        iterator: eager, of flat tuples of tensors.
+    """
+
+    def __init__(self, iterator: Any) -> None:
+        spec = iterator.element_spec
+        self._iterator = iterator  # the resource lives as long as this
+        self._types = [part.dtype for part in spec]
+        self._shapes = [part.shape for part in spec]
+
+    def __iter__(self) -> FlatElements:
+        """Itself."""
+        return self
+
+    def __next__(self) -> list[Any]:
+        """The next one. After an error that is an element's own, the one after that."""
+        try:
+            components: list[Any] = tf.raw_ops.IteratorGetNext(
+                iterator=self._iterator._iterator_resource,
+                output_types=self._types,
+                output_shapes=self._shapes,
+            )
+        except tf.errors.OutOfRangeError:
+            raise StopIteration from None
+        return components
 
 
 def is_batched(layout: Layout, specs: Any) -> bool:

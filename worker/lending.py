@@ -26,7 +26,7 @@ from ..proto.wire import FrameType, encode_frame, send_frame
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
@@ -36,11 +36,17 @@ logger = logging.getLogger(__name__)
 
 
 class Budget:
-    """Bytes that all slots of a worker may have together. Thread-safe."""
+    """Bytes that all slots of a worker may have together. Thread-safe.
 
-    def __init__(self, limit: int) -> None:
+    Args:
+        limit: how many.
+        lent: is told how many more there are, fewer if negative.
+    """
+
+    def __init__(self, limit: int, lent: Callable[[int], None] = lambda nbytes: None) -> None:
         self._lock = threading.Lock()
         self._left = limit
+        self._lent = lent
 
     @property
     def left(self) -> int:
@@ -54,12 +60,14 @@ class Budget:
             if nbytes > self._left:
                 return False
             self._left -= nbytes
-            return True
+        self._lent(nbytes)
+        return True
 
     def give_back(self, nbytes: int) -> None:
         """So much was taken, and is not used any more."""
         with self._lock:
             self._left += nbytes
+        self._lent(-nbytes)
 
 
 @dataclass(slots=True)

@@ -294,7 +294,7 @@ def _is_of_element(error: Exception) -> bool:
 
 
 def _stacked(source: Elements, rate: Rate, start: int) -> Iterator[Chunk]:
-    """Batches made by tf.data, joined while they are too small."""
+    """Batches made by tf.data, several in a chunk while they are small."""
     parts: list[Arrays] = []
     meter = Meter(rate)
     for batch in source:
@@ -305,13 +305,13 @@ def _stacked(source: Elements, rate: Rate, start: int) -> Iterator[Chunk]:
         meter.add(len(arrays[0]), sum(map(_size, arrays)))
         if meter.full:
             meter.flush()
-            chunk = Chunk.from_stacked(start, _join(parts))
+            chunk = Chunk.from_batches(start, parts)
             parts, start = [], chunk.stop
             yield chunk
             meter.restart()  # waiting for space is not the pipeline's time
     if parts:
         meter.flush()
-        yield Chunk.from_stacked(start, _join(parts))
+        yield Chunk.from_batches(start, parts)
 
 
 def _ragged(source: Elements, stream: SplitStream, rate: Rate, start: int) -> Iterator[Chunk]:
@@ -351,12 +351,6 @@ def _collected(source: Elements, stream: SplitStream, rate: Rate, start: int) ->
     if elements:
         meter.flush()
         yield Chunk.from_elements(start, elements, stream.components)
-
-
-def _join(parts: list[Arrays]) -> Arrays:
-    if len(parts) == 1:
-        return parts[0]
-    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
 
 def _size(array: NDArray[Any]) -> int:

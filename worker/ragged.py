@@ -126,15 +126,14 @@ def count_of(batch: Arrays, components: Sequence[ComponentSpec]) -> int:
 
 
 def _column(form: _Form, parts: list[Arrays], spec: ComponentSpec, where: str) -> Column:
-    items = _joined([part[0] for part in parts], where)
     if form is not _Form.FIXED:
         shapes: list[Shape] = []
         for part in parts:
             shapes += _SHAPES[form](*part[1:])
-        return flat_column(items, shapes, spec, where)
-    column = stacked_column(items, where)
-    if not spec.accepts(column.dtype, items.shape[1:]):
-        raise ChunkError(f"{where}: {list(items.shape[1:])} is not the announced {spec}")
+        return flat_column(_joined([part[0] for part in parts], where), shapes, spec, where)
+    column = stacked_column([part[0] for part in parts], where)
+    if not spec.accepts(column.dtype, column.shapes.of(0)):
+        raise ChunkError(f"{where}: {list(column.shapes.of(0))} is not the announced {spec}")
     return column
 
 

@@ -7,6 +7,9 @@ import time
 from dataclasses import dataclass, field
 
 TARGET_BYTES = 4 << 20
+#: Elements of so many bytes are large. Few of them are a piece, which then may have twice as many
+#: bytes: what a piece costs, whatever is in it, is a good part of what such elements cost.
+_LARGE_BYTES = 1 << 20
 TARGET_S = 0.25
 #: What a batch may take: pieces are several, so that one is late by a part of that at most where
 #: many splits have begun at once and each takes longer than it was measured.
@@ -82,6 +85,7 @@ class Meter:
         """A new chunk begins now."""
         self._began = time.monotonic()
         self._elements = self._timed = self._nbytes = self._largest = 0
+        self._target = TARGET_BYTES
 
     def add(self, elements: int, nbytes: int) -> None:
         """So much has been added to the chunk."""
@@ -92,6 +96,8 @@ class Meter:
         self._elements += elements
         self._nbytes += nbytes
         self._largest = max(self._largest, nbytes)
+        if nbytes >= elements * _LARGE_BYTES:
+            self._target = 2 * TARGET_BYTES
 
     @property
     def full(self) -> bool:
@@ -101,7 +107,7 @@ class Meter:
         """
         return (
             (self._timed > 0 and self._rate.element_s is None)
-            or self._nbytes + self._largest > TARGET_BYTES
+            or self._nbytes + self._largest > self._target
             or self._elements >= ELEMENTS_MAX
             or self._seconds() >= TARGET_S
         )

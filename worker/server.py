@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CLOSE_DEADLINE_S = 2.0
-#: What slots may have of the memory limit: one part in so many.
-_SLOTS_PART = 4
+#: What slots may have of the memory limit, as long as they do: one part in so many.
+_SLOTS_PART = 2
 _ANY_HOSTS = ("0.0.0.0", "::", "")
 
 
@@ -141,8 +141,7 @@ class Worker:
         words = options.last_words
         self._words = LastWords(Path(words), limits.deaths) if words else None
         self._producers = Producers(production.produce, timing.attempt_grace_s, self._words)
-        slots = limits.memory_limit // _SLOTS_PART if options.unix else 0
-        book = AttemptBook(limits.memory_limit - slots, timing.attempt_grace_s)
+        book = AttemptBook(limits.memory_limit, timing.attempt_grace_s)
         self._exchange = Exchange(
             book,
             self._producers.start,
@@ -159,7 +158,7 @@ class Worker:
             options.port,
             unix=options.unix,
             hello_deadline_s=timing.rpc_deadline_s,
-            slots=slots,
+            slots=limits.memory_limit // _SLOTS_PART,
             access=access,
         )
         self.listen = _address(options.host, self._server.port)

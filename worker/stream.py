@@ -141,7 +141,7 @@ class StreamServer:
         slots: int = 0,
         access: Access = OPEN,
     ) -> None:
-        self._budget = Budget(slots)
+        self._budget = Budget(slots, desk.lent)
         self._desk = desk
         self._worker = worker
         self._hello_deadline_s = hello_deadline_s

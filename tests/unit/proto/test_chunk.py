@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.errors import ChunkError, UsageError, VerificationError
+from penstock.proto import columns_build
 from penstock.proto.chunk import Chunk, decode, encode
 from penstock.proto.columns import FixedShape, VaryingShapes
 from penstock.proto.spec import STRING, ComponentSpec
@@ -95,6 +96,54 @@ def test_runs_are_the_elements_stacked(run: tuple, max_len: int | None) -> None:
             assert shapes != before, "a run ended although the next one has the same shapes"
         index, before = index + length, shapes
     assert index == 3 + len(elements)
+
+
+@pytest.mark.parametrize("apart", [True, False], ids=["apart", "together"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(
+    st.data(),
+    st.lists(st.integers(1, 3), min_size=1, max_size=4),
+    st.lists(st.integers(1, 3), max_size=2),
+)
+def test_batches_that_follow_each_other_are_as_one(
+    dtype: str, apart: bool, data: st.DataObject, lengths: list[int], shape: list[int]
+) -> None:
+    batches = [data.draw(arrays(dtype, (length, *shape))) for length in lengths]
+    count, ends = sum(lengths), np.cumsum(lengths)
+    numbers = np.split(np.arange(count), ends[:-1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns_build, "_APART_BYTES_MIN", 1 if apart else 1 << 20)
+        chunk = Chunk.from_batches(7, [*zip(batches, numbers, strict=True)])
+    whole = Chunk.from_stacked(7, [np.concatenate(batches), np.arange(count)])
+    assert chunk.hashes.tolist() == whole.hashes.tolist()
+    assert chunk.nbytes == whole.nbytes
+    a = data.draw(st.integers(7, 7 + count))
+    b = data.draw(st.integers(a, 7 + count))
+    for one, other in ((chunk, whole), (chunk.slice(a, b), whole.slice(a, b))):
+        (header, buffers), (wanted, others) = encode(one, {}), encode(other, {})
+        assert header == wanted
+        assert b"".join(buffers) == b"".join(others)
+        one.verify()
+        for index in range(one.start, one.stop):
+            assert all(map(same, one.element(index), other.element(index)))
+
+
+def test_large_batches_are_not_copied_to_be_in_one_place() -> None:
+    batches = [(np.full((2, 16 << 10), n, np.float32), np.arange(2)) for n in range(3)]
+    chunk = Chunk.from_batches(0, batches)
+    _, buffers = encode(chunk, {})
+    places = [address(np.frombuffer(buffer, np.uint8)) for buffer in buffers]
+    assert places[:3] == [address(images) for images, _ in batches]
+    assert len(places) == 4
+    _, buffers = encode(chunk.slice(1, 4), {})
+    assert len(buffers) == 3
+    assert address(chunk.element(5)[0]) == address(batches[2][0][1])
+
+
+def test_batches_of_other_types_do_not_follow_each_other() -> None:
+    for other in (np.zeros((2, 4)), np.zeros((2, 3), np.float32), np.zeros((2, 3, 1))):
+        with pytest.raises(ChunkError, match="component 0: batches of different types"):
+            Chunk.from_batches(0, [[np.zeros((2, 3))], [other]])
 
 
 def test_stacked_arrays_are_not_copied_on_either_side() -> None:

@@ -12,6 +12,7 @@ from penstock.graph import LoadedStream, analyse, load_stream
 from penstock.graph.fed import FedStream
 from penstock.proto.hashing import Digest
 from penstock.worker import fed, rate
+from penstock.worker.checkpoint_file import Layout
 from penstock.worker.checkpointing import Cost
 from penstock.worker.fed import FED, SINGLE, STACKED, Fed, FedSplits, IdleIterators
 from penstock.worker.messages import AttemptError, Piece
@@ -32,6 +33,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _fed_from_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fed, "_ALONE", 0)
+    monkeypatch.setattr(fed, "_ONE_IN", 1)
 
 
 @pytest.fixture
@@ -115,6 +117,33 @@ def test_the_first_splits_are_not_fed(made: list[Any], monkeypatch: pytest.Monke
     assert made == []
     run(splits, 2)
     assert len(made) == 1
+
+
+def test_of_splits_that_begin_at_once_one_in_four_makes_an_iterator(
+    made: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fed, "_ONE_IN", 4)
+    idle = IdleIterators()
+    splits, layout = FedSplits(stream(numbers()), idle), Layout("stacked", 4)
+    begun = [Fed(splits, assignment(n, split=0)).elements(layout, fresh=True) for n in range(1, 9)]
+    assert [elements.layout.via for elements in begun] == [FED, "", "", ""] * 2
+    assert len(made) == 2
+    for elements in begun:
+        assert sum(len(batch[0]) for batch in elements) == 640 // splits.stream.num_splits
+    again = Fed(splits, assignment(9, split=0)).elements(layout, fresh=True)
+    assert again.layout.via == FED
+    assert len(made) == 2
+
+
+def test_what_goes_on_from_a_fed_iterators_state_makes_one_if_none_is_idle(
+    made: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fed, "_ONE_IN", 4)
+    splits, layout = FedSplits(stream(numbers()), IdleIterators()), Layout("stacked", 4, FED)
+    for number in (1, 2):
+        origin = Fed(splits, assignment(number, split=0))
+        assert origin.elements(layout, fresh=False).layout.via == FED
+        assert len(made) == number
 
 
 def test_a_later_trial_is_not_fed(made: list[Any]) -> None:
@@ -213,7 +242,7 @@ def test_those_that_are_too_many_are_let_go_the_oldest_first() -> None:
     one, other = (FedSplits(stream(numbers()), idle).fed() for _ in range(2))
     assert one is not None
     assert other is not None
-    first, second, third = (fed.FedIterator(object(), object(), STACKED) for _ in range(3))
+    first, second, third = (fed.FedIterator(object(), Any, object(), STACKED) for _ in range(3))
     assert idle.give(one, first) is None
     assert idle.give(other, second) is None
     assert idle.give(one, third) is first

@@ -77,6 +77,23 @@ def test_beyond_its_budget_nothing_is_lent(pair: tuple[socket.socket, socket.soc
     assert lender.lend(MIB) is not None
 
 
+def test_whoever_wants_to_know_is_told_how_much_is_lent(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    told: list[int] = []
+    lender = Lender(pair[0], Budget(2 * MIB, told.append))
+    small, large = lender.lend(MIB // 2), lender.lend(MIB)
+    assert small is not None
+    assert large is not None
+    assert lender.lend(MIB) is None
+    assert sum(told) == MIB + MIB // 2
+    assert lender.returned([small.id])
+    assert lender.lend(MIB) is not None  # the small one makes room
+    assert sum(told) == 2 * MIB
+    lender.close()
+    assert sum(told) == 0
+
+
 def test_slots_that_are_too_small_make_room(pair: tuple[socket.socket, socket.socket]) -> None:
     lender = Lender(pair[0], Budget(2 * MIB))
     small = [lender.lend(MIB), lender.lend(MIB)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from penstock.proto.hashing import Digest, DigestBuilder
 from penstock.proto.spec import ComponentSpec
 from penstock.proto.wire import FrameLimits
 from penstock.worker import pieces
+from penstock.worker.iterators import FlatElements
 from penstock.worker.messages import DETAIL_BYTES_MAX, AttemptError, Piece
 from penstock.worker.pieces import EncodedPiece
 from penstock.worker.pipeline import run_attempt
@@ -118,13 +119,30 @@ def test_a_known_rate_makes_pieces_of_the_intended_size() -> None:
     assert max(piece.stop - piece.start for piece in pieces) == ELEMENTS_MAX
 
 
-def test_large_elements_go_alone_from_the_tensors_memory() -> None:
-    stream = flat(tf.data.Dataset.range(4).map(lambda x: (tf.fill([1 << 19], x),)))
+def test_large_elements_go_two_by_two_from_the_tensors_memory() -> None:
+    stream = flat(tf.data.Dataset.range(5).map(lambda x: (tf.fill([3 << 17], x), x)))
     _, pieces = run(stream)
-    assert [piece.stop - piece.start for piece in pieces] == [1] * 4
-    sizes = [memoryview(part).nbytes for part in pieces[0].buffers]
-    assert max(sizes) == 4 << 20
-    assert not any(isinstance(p, bytes) and len(p) > 64 for p in pieces[0].buffers)
+    assert [piece.stop - piece.start for piece in pieces] == [2, 2, 1]
+    for piece in pieces:
+        sizes = [memoryview(part).nbytes for part in piece.buffers]
+        assert sizes[:-1] == [3 << 20] * (piece.stop - piece.start)
+        assert not any(isinstance(p, bytes) and len(p) > 64 for p in piece.buffers)
+    assert [x.item() for _, x in elements(pieces)] == [*range(5)]
+
+
+def test_components_come_as_tensorflow_gives_them_errors_and_the_end_too() -> None:
+    checked = tf.data.Dataset.range(4).map(lambda x: (tf.debugging.check_numerics(4 / x, ""), x))
+    wanted = [tf.errors.InvalidArgumentError, [4.0, 1], [2.0, 2], [4 / 3, 3], StopIteration]
+    for elements in (iter(checked), FlatElements(iter(checked))):
+        assert [outcome(elements) for _ in range(6)] == [*wanted, StopIteration]
+
+
+def outcome(elements: Iterator[Any]) -> Any:
+    """The next element, or what is raised instead."""
+    try:
+        return [part.numpy() for part in next(elements)]
+    except (StopIteration, tf.errors.InvalidArgumentError) as error:
+        return type(error)
 
 
 def test_scalar_strings_are_batched() -> None:
