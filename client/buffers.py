@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from ..proto.budget import Budget
+
     Allocate = Callable[[int], memoryview]
 
 #: Smaller ones are no cheaper to pool than to make.
@@ -34,11 +36,12 @@ class BufferPool:
     """Buffers of one thread, which alone may allocate; anybody may let go of them.
 
     Args:
-        limit: bytes that the pool keeps, in use or not; beyond it buffers come and go.
+        budget: bytes that it may keep, with other pools, in use or not; beyond it buffers come
+            and go.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
         self._nbytes = 0
         self._buffers: dict[int, list[NDArray[Any]]] = {}
 
@@ -54,10 +57,16 @@ class BufferPool:
                 known.append(buffer)  # those behind it have been in use for longer
                 return _aligned(buffer, nbytes)
         buffer = np.empty(capacity + ALIGNMENT, np.uint8)
-        if self._nbytes + capacity <= self._limit:
+        if self._budget.take(capacity):
             self._nbytes += capacity
             known.append(buffer)
         return _aligned(buffer, nbytes)
+
+    def close(self) -> None:
+        """Keeps nothing any more; buffers live on as long as somebody looks at them."""
+        self._buffers.clear()
+        self._budget.give_back(self._nbytes)
+        self._nbytes = 0
 
 
 def _aligned(buffer: NDArray[Any], nbytes: int) -> memoryview:

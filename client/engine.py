@@ -94,7 +94,7 @@ class Engine:
         self._next_epoch = list(job.next_epoch)
         self._readers: list[EpochReader] = []
         self._given_up: deque[EpochReader] = deque()
-        self._links = Links(self, job, timing, control.access)
+        self._links = Links(self, job, timing, control.access, memory_limit)
         self._term = job.term
         self._version = 0
         self._sequence = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from ..proto.budget import Budget
 from ..security.access import OPEN, Access
 from .stream import Target, WorkerLink
 
@@ -26,19 +27,26 @@ class Links:
         job: what is read.
         timing: intervals and deadlines.
         access: whom to trust, and what to show.
+        pool_bytes: what the links may keep together of memory to receive into, in use or not.
 
     Attributes:
         up: the workers that are connected.
     """
 
     def __init__(
-        self, listener: Listener, job: OpenedJob, timing: Timing, access: Access = OPEN
+        self,
+        listener: Listener,
+        job: OpenedJob,
+        timing: Timing,
+        access: Access = OPEN,
+        pool_bytes: int = 0,
     ) -> None:
         self.up: set[str] = set()
         self._listener = listener
         self._job = job
         self._timing = timing
         self._access = access
+        self._pooled = Budget(pool_bytes)
         self._current: dict[str, WorkerLink] = {}
         self._old: list[WorkerLink] = []
         self._refusing: set[str] = set()
@@ -97,6 +105,7 @@ class Links:
             client=self._job.client,
             listener=self._listener,
             timing=self._timing,
+            pooled=self._pooled,
             access=self._access,
         )
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
+from ..proto.budget import Budget
 from ..proto.spec import numpy_dtype
 from ..proto.wire import aligned_empty
 from .buffers import BufferPool
@@ -123,7 +124,7 @@ class Stacked:
 
     def __init__(self, large_bytes: int = LARGE_BYTES) -> None:
         self._large_bytes = large_bytes
-        self._allocate = BufferPool(_POOL_BYTES).allocate
+        self._allocate = BufferPool(Budget(_POOL_BYTES)).allocate
 
     def nothing(self, components: Sequence[ComponentSpec]) -> Arrays:
         """A run of no elements."""

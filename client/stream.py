@@ -47,6 +47,7 @@ from .sockets import connect
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..proto.budget import Budget
     from ..proto.chunk import Chunk
     from ..proto.hashing import Hashes
     from ..proto.spec import ComponentSpec
@@ -54,9 +55,6 @@ if TYPE_CHECKING:
     from ..timing import Timing
 
 logger = logging.getLogger(__name__)
-
-#: What a link keeps of memory to receive into; a client's own limit is on what it buffers.
-_POOL_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +120,7 @@ class WorkerLink:
         client: this client's incarnation, for HELLO.
         listener: is told what comes.
         timing: intervals and deadlines.
+        pooled: what it may keep, with other links, of memory to receive into.
         access: whom to trust, and what to show.
     """
 
@@ -133,6 +132,7 @@ class WorkerLink:
         client: str,
         listener: Listener,
         timing: Timing,
+        pooled: Budget,
         access: Access = OPEN,
     ) -> None:
         self.target = target
@@ -143,6 +143,7 @@ class WorkerLink:
         self._access = access
         self._listener = listener
         self._timing = timing
+        self._pooled = pooled
         self._was_let_in = False
         self._damaged: tuple[int, object] | None = None
         self._sock: Stream | None = None
@@ -224,16 +225,17 @@ class WorkerLink:
             backoff.reset()
             self._wire = _Wire(sock)
             self._listener.link_up(self)
+            pool = BufferPool(self._pooled)
             try:
-                self._read_all(sock, borrower)
+                self._read_all(sock, borrower, pool)
             finally:
+                pool.close()
                 if borrower is not None:
                     borrower.close()
         return "the worker closed the connection"
 
-    def _read_all(self, sock: Stream, borrower: Borrower | None) -> None:
+    def _read_all(self, sock: Stream, borrower: Borrower | None, pool: BufferPool) -> None:
         """Reads and handles frames until the worker sends no more."""
-        pool = BufferPool(_POOL_BYTES)
         recv_into = sock.recv_into if borrower is None else borrower.recv_into
         while (frame := read_frame(recv_into, allocate=pool.allocate, bare=True)) is not None:
             if borrower is not None and frame.type is FrameType.SLOT:

@@ -32,9 +32,9 @@ from .messages import Send, SendChunk, SendEnd, SendFail, SendHashes, Stored
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from ..proto.budget import Budget
     from ..security.access import Access
     from ..security.tls_socket import Stream
-    from .lending import Budget
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AddressInUseError, UnavailableError
+from ..proto.budget import Budget
 from ..security.access import OPEN, Access
 from .connection import Connection
-from .lending import Budget
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,6 +14,7 @@ import tensorflow as tf
 from penstock.client.buffers import BufferPool
 from penstock.client.eager import DistributedDataset, EagerIterator, elements_of, is_direct
 from penstock.graph import flat_specs
+from penstock.proto.budget import Budget
 from penstock.proto.wire import aligned_empty
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def test_batches_can_be_made_inside_a_function() -> None:
 
 def test_memory_is_lent_until_the_last_element_is_gone() -> None:
     """A buffer that came back too early would change what the trainer holds."""
-    pool = BufferPool(64 << 20)
+    pool = BufferPool(Budget(64 << 20))
 
     def runs() -> Iterator[Any]:
         for number in range(6):

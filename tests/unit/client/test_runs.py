@@ -8,6 +8,7 @@ from penstock.client.buffers import BufferPool
 from penstock.client.events import Piece
 from penstock.client.options import default_block
 from penstock.client.runs import empty_run, rows_of, runs_of
+from penstock.proto.budget import Budget
 from penstock.proto.chunk import Chunk
 from penstock.proto.spec import ComponentSpec
 
@@ -20,7 +21,7 @@ def test_small_blocks_are_put_together() -> None:
 
 
 def test_memory_of_what_was_put_together_is_used_again_once_nobody_looks_at_it() -> None:
-    allocate = BufferPool(1 << 20).allocate
+    allocate = BufferPool(Budget(1 << 20)).allocate
     pieces = [Piece(i, Chunk.from_stacked(0, [np.full(1000, float(i))])) for i in range(20)]
     ((first,),) = runs_of(pieces, allocate=allocate)
     ((second,),) = runs_of(pieces, allocate=allocate)

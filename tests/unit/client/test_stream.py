@@ -6,11 +6,13 @@ import queue
 import socket
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from penstock import Timing
 from penstock.client.stream import Target, WorkerLink
+from penstock.proto.budget import Budget
 from penstock.proto.chunk import Chunk, encode
 from penstock.proto.spec import ComponentSpec
 from penstock.proto.wire import PROTOCOL_VERSION, FrameType, encode_frame, read_frame, send_frame
@@ -32,12 +34,20 @@ class Silence:
         return False
 
 
+def link_to(target: Target, listener: Any, timing: Timing) -> WorkerLink:
+    return WorkerLink(
+        target, job="j1", client="c", listener=listener, timing=timing, pooled=Budget(0)
+    )
+
+
 def test_a_link_to_a_worker_that_never_greets_is_closed_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         target = Target("w1", f"127.0.0.1:{server.getsockname()[1]}", "", "elsewhere")
         listener = Silence()
         timing = Timing(rpc_deadline_s=250.0)  # beyond the test's own limit
-        link = WorkerLink(target, job="j1", client="c", listener=listener, timing=timing)
+        link = WorkerLink(
+            target, job="j1", client="c", listener=listener, timing=timing, pooled=Budget(0)
+        )
         link.start()
         accepted, _ = server.accept()
         with accepted:
@@ -93,7 +103,9 @@ def test_what_is_damaged_on_its_way_is_sent_again_and_what_stays_wrong_is_the_wo
     ear = Ear()
     with socket.create_server(("127.0.0.1", 0)) as server:
         target = Target("w1", f"127.0.0.1:{server.getsockname()[1]}", "", "elsewhere")
-        link = WorkerLink(target, job="j1", client="c", listener=ear, timing=Timing())
+        link = WorkerLink(
+            target, job="j1", client="c", listener=ear, timing=Timing(), pooled=Budget(0)
+        )
         link.start()
         try:
             with greeted(server) as first:

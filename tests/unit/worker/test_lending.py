@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from penstock.client.borrowing import Borrower
 from penstock.errors import ProtocolError
+from penstock.proto.budget import Budget
 from penstock.proto.slots import capacity_of
-from penstock.worker.lending import Budget, Lender, Slot, fill
+from penstock.worker.lending import Lender, Slot, fill
 from penstock.worker.messages import Stored
 
 from .clients import read_chunk

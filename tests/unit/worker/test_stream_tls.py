@@ -12,6 +12,7 @@ import pytest
 
 from penstock.client.stream import Target, WorkerLink
 from penstock.dispatcher.probe import Verdict, probe
+from penstock.proto.budget import Budget
 from penstock.proto.wire import PROTOCOL_VERSION, FrameType
 from penstock.security.access import OPEN, Access
 from penstock.security.tls_socket import TlsSocket
@@ -131,9 +132,8 @@ def link_to(station: Station, access: Access) -> Listener:
     """Has a client's link connect to a station by TCP, and waits for what comes of it."""
     listener = Listener()
     target = Target("w7", f"127.0.0.1:{station.server.port}", "", "elsewhere")
-    link = WorkerLink(
-        target, job="j1", client="c", listener=listener, timing=Timing(), access=access
-    )
+    common = {"timing": Timing(), "pooled": Budget(0), "access": access}
+    link = WorkerLink(target, job="j1", client="c", listener=listener, **common)
     link.start()
     try:
         while not (listener.up.wait(0.02) or listener.down.is_set()):
