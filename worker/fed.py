@@ -1,8 +1,9 @@
 """Iterators that are used for split after split of a stream: what one costs to make is paid once.
 
-A run takes one that is idle, or makes one, and feeds it its split (`graph.fed`). When the mark
-comes that follows the last element, the iterator is idle again. One whose run was stopped or
-failed is let go: nobody knows where in a split it is.
+A run takes one that is idle and feeds it its split (`graph.fed`). When the mark comes that follows
+the last element, the iterator is idle again. One whose run was stopped or failed is let go: nobody
+knows where in a split it is. A run that finds none goes without, and one is made for others when
+it is over: nobody waits for it then.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ FED = "fed"
 #: one for a split alone, and nobody knows how many splits will come: after so many, what it would
 #: have saved is about what the iterators for 16 splits at a time cost.
 _ALONE = 32
-#: After that, of those that find no idle iterator one in so many makes a new one: an epoch whose
-#: lanes all begin at once would wait for all that they make.
-_ONE_IN = 4
+#: How many runs that are over make an iterator or wait to do so, one after the other: at the end of
+#: an epoch many are over at once, and the next one begins.
+_MAKERS_MAX = 4
 #: What TensorFlow raises where it cannot make something of a graph, in Python (where ops are made
 #: part of a function) or in its own code. Nothing of the user's runs there: errors of a pipeline
 #: come with its elements, and are not among these.
@@ -123,7 +124,8 @@ class FedSplits:
         self._known = False
         self._saveable = False
         self._alone = _ALONE
-        self._misses = 0
+        self._making = threading.Lock()
+        self._makers = threading.Semaphore(_MAKERS_MAX)
 
     def fed(self) -> FedStream | None:
         """The stream as one that can be fed; None if it cannot."""
@@ -154,7 +156,7 @@ class FedSplits:
             fed: from `fed`.
             assignment: which split.
             layout: how they are wanted: one of `KINDS`.
-            fresh: it could do without: None if that is better.
+            fresh: it can do without: None if no iterator is idle.
 
         Raises:
             StateError: TensorFlow refuses; no split of the stream will be fed any more.
@@ -162,7 +164,7 @@ class FedSplits:
         batching, at = _batching(layout, fed.specs), assignment
         try:
             found = self._idle.take(fed, batching)
-            if found is None and fresh and not self._makes_one():
+            if found is None and fresh:
                 return None
             found = found or _new(fed, batching)
             values = fed.values(at.split, seed=at.seed, epoch=at.epoch, size=layout.size)
@@ -172,11 +174,19 @@ class FedSplits:
         check = functools.partial(self._check, assignment, layout)
         return FedElements(fed, found, values, layout, self._idle, check)
 
-    def _makes_one(self) -> bool:
-        """Whether it is the turn of a split without an idle iterator to make one."""
-        with self._lock:
-            misses, self._misses = self._misses, self._misses + 1
-        return misses % _ONE_IN == 0
+    def prepare(self, layout: Layout) -> None:
+        """Makes an iterator for a split to come, since one has missed it."""
+        if not self._makers.acquire(blocking=False):
+            return
+        try:
+            with self._making:
+                fed = self.fed()
+                if fed is not None:
+                    self._idle.give(fed, _new(fed, _batching(layout, fed.specs)))
+        except _REFUSALS as error:
+            self._refuse(error)
+        finally:
+            self._makers.release()
 
     def _refuse(self, error: Exception) -> None:
         logger.warning(_NOT_FED, error)
@@ -243,7 +253,7 @@ class FedElements:
         restore(self._fed.iterator, state)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Fed:
     """The elements come from the pipeline itself, by a fed iterator where that can be.
 
@@ -252,6 +262,12 @@ class Fed:
 
     splits: FedSplits
     assignment: Assignment
+    _missed: Layout | None = None
+
+    def prepare(self) -> None:
+        """The run is over: makes an iterator for others if it has missed one."""
+        if self._missed is not None:
+            self.splits.prepare(self._missed)
 
     def fits(self, via: str) -> bool:
         """Whether the run can go on from the state of an iterator of that way."""
@@ -271,6 +287,7 @@ class Fed:
                 )
                 if made is not None:
                     return made
+                self._missed = layout
             except StateError:
                 if not fresh:
                     raise

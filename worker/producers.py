@@ -67,10 +67,21 @@ class Outlet:
     _grace_s: float
     _made: Callable[[int, bool], None] | None = None
     _held: list[object] = field(default_factory=list)
+    _later: list[Callable[[], None]] = field(default_factory=list)
 
     def hold(self, iterator: object) -> None:
         """Has the run's iterator freed after its end was told: TensorFlow may take seconds."""
         self._held.append(iterator)
+
+    def later(self, action: Callable[[], None]) -> None:
+        """Has something done after the run's end was told: nobody waits for it then."""
+        self._later.append(action)
+
+    def finish(self) -> None:
+        """The run's end was told."""
+        for action in self._later:
+            if not self.stopped.is_set():
+                action()
 
     def put(self, piece: Piece) -> bool:
         """Hands over a piece and waits for space; False: stop."""
@@ -200,6 +211,7 @@ class Producers:
                 self._runs.pop(run, None)
             if self._words is not None:
                 self._words.ended(assignment, failure)
+        outlet.finish()
 
     def _told(self, assignment: Assignment) -> Callable[[int, bool], None] | None:
         """What is told how many elements a run has made, and whether it makes the next one: only

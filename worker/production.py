@@ -78,6 +78,7 @@ class Production:
         if self.cache is not None and stream.cache is not None and assignment.cache != "off":
             return run_cached(self.cache, stream, assignment, outlet, rate, make)
         fed = Fed(known.fed, assignment)
+        outlet.later(fed.prepare)
         return run_attempt(stream, assignment, outlet.put, rate, stopped, make(), fed)
 
     def probe(self, assignment: Assignment, stopped: threading.Event) -> Digest | None:

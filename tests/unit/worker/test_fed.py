@@ -33,7 +33,6 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _fed_from_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fed, "_ALONE", 0)
-    monkeypatch.setattr(fed, "_ONE_IN", 1)
 
 
 @pytest.fixture
@@ -95,12 +94,21 @@ def run(
     origin = Fed(splits, wanted) if fed_ else None
     recorder = Recorder(keeper, cost, spot, wanted)
     digest = run_attempt(splits.stream, wanted, put, Threes(), stopped, recorder, origin)
+    if origin is not None:
+        origin.prepare()
     return digest, spot
+
+
+def primed(dataset: Any) -> FedSplits:
+    """The splits of a stream that has an idle iterator."""
+    splits = FedSplits(stream(dataset), IdleIterators())
+    run(splits, 7)
+    return splits
 
 
 @STREAMS
 def test_split_after_split_comes_from_one_iterator(build: Any, made: list[Any]) -> None:
-    splits = FedSplits(stream(build()), IdleIterators())
+    splits = primed(build())
     for split in (3, 0, 3):
         digest, spot = run(splits, split)
         alone, other = run(splits, split, fed_=False)
@@ -119,26 +127,58 @@ def test_the_first_splits_are_not_fed(made: list[Any], monkeypatch: pytest.Monke
     assert len(made) == 1
 
 
-def test_of_splits_that_begin_at_once_one_in_four_makes_an_iterator(
+def test_splits_that_find_no_idle_iterator_go_without_and_make_some_when_they_are_over(
+    made: list[Any],
+) -> None:
+    splits, layout = FedSplits(stream(numbers()), IdleIterators()), Layout("stacked", 4)
+
+    def begun(number: int) -> tuple[Fed, str]:
+        origin = Fed(splits, assignment(number, split=0))
+        return origin, origin.elements(layout, fresh=True).layout.via
+
+    first, second = begun(1), begun(2)
+    assert (first[1], second[1]) == ("", "")
+    assert made == []
+    first[0].prepare()
+    third = begun(3)
+    assert third[1] == FED
+    second[0].prepare()
+    third[0].prepare()  # it has missed none
+    assert len(made) == 2
+    assert [begun(number)[1] for number in (4, 5)] == [FED, ""]
+
+
+def test_no_more_than_four_runs_that_are_over_make_iterators(
     made: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fed, "_ONE_IN", 4)
-    idle = IdleIterators()
-    splits, layout = FedSplits(stream(numbers()), idle), Layout("stacked", 4)
-    begun = [Fed(splits, assignment(n, split=0)).elements(layout, fresh=True) for n in range(1, 9)]
-    assert [elements.layout.via for elements in begun] == [FED, "", "", ""] * 2
-    assert len(made) == 2
-    for elements in begun:
-        assert sum(len(batch[0]) for batch in elements) == 640 // splits.stream.num_splits
-    again = Fed(splits, assignment(9, split=0)).elements(layout, fresh=True)
-    assert again.layout.via == FED
-    assert len(made) == 2
+    splits, layout = FedSplits(stream(numbers()), IdleIterators()), Layout("stacked", 4)
+    new, wanted, enough = fed._new, threading.Semaphore(0), threading.Event()
+
+    def slow(*args: Any) -> Any:
+        assert enough.wait(60)
+        return new(*args)
+
+    monkeypatch.setattr(fed, "_new", slow)
+
+    def over() -> None:
+        splits.prepare(layout)
+        wanted.release()
+
+    threads = [threading.Thread(target=over) for _ in range(7)]
+    for thread in threads:
+        thread.start()
+    for _ in range(3):  # those that are too many do not wait
+        assert wanted.acquire(timeout=60)
+    enough.set()
+    for thread in threads:
+        thread.join(60)
+    taken = [Fed(splits, assignment(n, split=0)).elements(layout, fresh=True) for n in range(1, 6)]
+    assert [elements.layout.via for elements in taken] == [FED] * 4 + [""]
 
 
 def test_what_goes_on_from_a_fed_iterators_state_makes_one_if_none_is_idle(
-    made: list[Any], monkeypatch: pytest.MonkeyPatch
+    made: list[Any],
 ) -> None:
-    monkeypatch.setattr(fed, "_ONE_IN", 4)
     splits, layout = FedSplits(stream(numbers()), IdleIterators()), Layout("stacked", 4, FED)
     for number in (1, 2):
         origin = Fed(splits, assignment(number, split=0))
@@ -152,7 +192,7 @@ def test_a_later_trial_is_not_fed(made: list[Any]) -> None:
 
 
 def test_an_iterator_that_was_stopped_is_let_go(made: list[Any]) -> None:
-    splits = FedSplits(stream(numbers()), IdleIterators())
+    splits = primed(numbers())
     digest, spot = run(splits, 0, stop_at=3)
     assert digest is None
     assert spot.pieces[-1].stop == 3
@@ -164,7 +204,7 @@ def test_an_iterator_that_raised_is_let_go(made: list[Any]) -> None:
     def fussy(x: Any) -> Any:
         return tf.debugging.check_numerics(1 / tf.cast(x - 25, tf.float32), "no such number")
 
-    splits = FedSplits(stream(Dataset.range(640).map(fussy)), IdleIterators())
+    splits = primed(Dataset.range(640).map(fussy))
     with pytest.raises(AttemptError, match=r"split 2 .*no such number"):
         run(splits, 2)
     assert run(splits, 1)[0] == run(splits, 1, fed_=False)[0]
@@ -175,7 +215,7 @@ def test_an_iterator_that_raised_is_let_go(made: list[Any]) -> None:
 @STREAMS
 def test_a_restored_run_makes_exactly_the_rest(build: Any, again: bool) -> None:
     dataset = build()
-    splits = FedSplits(stream(dataset), IdleIterators())
+    splits = primed(dataset)
     shelf = Shelf()
     whole, before = run(splits, 4, shelf=shelf)
     assert [saved.header.layout.via for saved in shelf.saved] == [FED] * 4
@@ -205,7 +245,7 @@ def test_a_stream_with_a_state_of_its_own_is_not_saved(caplog: pytest.LogCapture
     def counted(x: Any) -> Any:
         return x + tf.cast(tf.timestamp() * 0, tf.int64)
 
-    splits = FedSplits(stream(Dataset.range(640).map(counted)), IdleIterators())
+    splits = primed(Dataset.range(640).map(counted))
     shelf = Shelf()
     digest, _ = run(splits, 0, shelf=shelf)
     assert digest is not None
@@ -222,7 +262,7 @@ def test_a_stream_that_tensorflow_will_not_feed_is_made_all_the_same(
 
     loaded = stream(numbers())
     shelf, want = Shelf(), run(FedSplits(loaded, IdleIterators()), 4, fed_=False)[0]
-    run(FedSplits(loaded, IdleIterators()), 4, shelf=shelf)
+    run(primed(numbers()), 4, shelf=shelf)
     if refuses == "fed":
         monkeypatch.setattr(LoadedStream, "fed", refuse)
     else:

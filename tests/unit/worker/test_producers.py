@@ -35,6 +35,31 @@ def test_the_end_is_told_before_the_iterator_is_freed() -> None:
     assert told == ["end", "freed"]
 
 
+def test_what_can_wait_is_done_after_the_end_was_told_and_not_in_a_run_that_is_stopped() -> None:
+    told: list[str] = []
+    done = threading.Event()
+
+    class Sink:
+        def end(self, run: int, digest: object) -> None:
+            told.append(f"end {run}")
+            if run == 1:
+                producers.stop(1)
+
+    def produce(assignment: Assignment, outlet: Outlet) -> object:
+        outlet.later(lambda: told.append(f"later {assignment.attempt}"))
+        outlet.later(done.set)
+        return DigestBuilder().digest()
+
+    producers = Producers(produce, 1.0)
+    producers.connect(Sink())
+    for run in (1, 2):
+        producers.start(Assignment(run, "j1", 0, 0, 0, "d"), run=run)
+    assert done.wait(60)
+    assert producers.close(60) == []
+    assert sorted(told) == ["end 1", "end 2", "later 2"]
+    assert told.index("end 2") < told.index("later 2")
+
+
 def test_what_led_to_a_failure_is_held_for_the_dispatcher() -> None:
     failed = threading.Event()
 
