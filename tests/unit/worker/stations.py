@@ -30,8 +30,8 @@ class Station:
     ) -> None:
         self.runs: dict[int, int] = {}
         self.stopped: list[int] = []
-        book = AttemptBook(memory_limit, GRACE_S)
-        self.exchange = Exchange(book, self._started, self.stopped.append, lambda: None)
+        self.book = AttemptBook(memory_limit, GRACE_S)
+        self.exchange = Exchange(self.book, self._started, self.stopped.append, lambda: None)
         self.server = StreamServer(
             self.exchange,
             lambda: "w7",

@@ -52,6 +52,16 @@ def test_payloads_come_in_slots_until_there_are_no_more(lending: Station) -> Non
         assert not bytes(frame.payload if slot is None else slot).strip(b"\0")
 
 
+def test_what_is_lent_is_not_the_buffers_until_the_client_is_gone(lending: Station) -> None:
+    limit = lending.book.memory_limit
+    with Local(lending) as client:
+        client.fetch(1)
+        held = [client.chunk() for _ in range(8)]
+        assert sum(slot is not None for _, slot in held) == 4
+        assert 4 * 2 * SIZE <= limit - lending.book.memory_limit <= 4 * 256 * KIB
+    assert lending.closed_within(lambda: lending.book.memory_limit == limit)
+
+
 def test_slots_that_are_returned_are_filled_again(lending: Station) -> None:
     with Local(lending) as client:
         client.fetch(1, credit=1)
