@@ -104,11 +104,13 @@ def test_a_run_waits_when_its_share_is_full_and_goes_on_when_chunks_are_acknowle
 
 def test_what_clients_share_is_not_for_buffers_as_long_as_they_do() -> None:
     book = AttemptBook(memory_limit=3 * PIECE_BYTES, grace_s=GRACE_S)
+    connected(book, 1)
     started(book, 1)
-    book.produced(1, FakePiece(0, 1))
     book.memory_limit -= 2 * PIECE_BYTES
+    book.produced(1, FakePiece(0, 1))
     assert not book.may_produce(1)
-    book.memory_limit += PIECE_BYTES
+    book.memory_limit += 2 * PIECE_BYTES
+    assert ResumeProducing(1) in fetch(book)
     assert book.may_produce(1)
 
 
