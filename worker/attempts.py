@@ -50,7 +50,7 @@ class AttemptBook:
     """The book-keeping of all attempts of one worker. Not thread-safe, on purpose.
 
     Args:
-        memory_limit: bytes that the buffers of all attempts may hold together; heeded at the next event.
+        memory_limit: bytes that the buffers of all attempts may hold; heeded at the next event.
         grace_s: how long a fetch of an unknown attempt waits for its assignment.
     """
 
