@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     import tensorflow as tf
 
+    from ..graph.suffix import FinalBatch
     from ..proto.position import Position
     from ..proto.spec import ComponentSpec
     from ..security.settings import Security
@@ -194,6 +195,8 @@ def dataset_of(
             result = _dropping(reader, result)
         elif len(streams) == 1 and not plan.client_steps:
             result = _direct(reader, result)
+        elif plan.final_batch is not None:
+            result = _batched(reader, result, plan.stream_spec(0), plan.final_batch)
         if resumable:
             _declare(result, reader.cardinality)
     # What keeps the reader alive: datasets made of this one refer to it, as do their iterators.
@@ -204,16 +207,29 @@ def dataset_of(
 def _direct(reader: Reader, plain: tf.data.Dataset) -> tf.data.Dataset:
     """A dataset of the only stream's elements, iterated without TensorFlow where that can be."""
     from ..graph import is_cut
-    from .eager import DistributedDataset, is_direct
-    from .varying import VaryingDataset, is_varying
+    from .direct import DistributedDataset, is_direct
+    from .varying import is_varying, varying_dataset
 
     if is_cut(reader.components(0)) and is_varying(plain.element_spec):
-        return VaryingDataset(plain, functools.partial(reader.columns, 0))
+        return varying_dataset(plain, functools.partial(reader.columns, 0))
     if not is_direct(plain.element_spec):
         return plain
     return DistributedDataset(
         plain, lambda: _stream_dataset(reader, 0, chunked=True), functools.partial(reader.runs, 0)
     )
+
+
+def _batched(
+    reader: Reader, plain: tf.data.Dataset, spec: Any, batch: FinalBatch
+) -> tf.data.Dataset:
+    """A dataset of batches of the only stream's elements, as `_direct` otherwise."""
+    from .batches import batched
+    from .direct import is_direct
+
+    if not is_direct(spec):
+        return plain
+    runs = functools.partial(reader.runs, 0)
+    return batched(plain, runs, spec, batch.size, drop_remainder=batch.drop_remainder)
 
 
 def _declare(dataset: tf.data.Dataset, cardinality: int) -> None:

@@ -1,13 +1,11 @@
 """The dataset that a trainer gets, and its eager iteration without TensorFlow's per-element work.
 
-Theory of operation. `DistributedDataset` is a normal `tf.data.Dataset`: in a graph, below another
-transformation or in `model.fit` it is the dataset that it wraps. Two things it does itself, because
-it has whole runs of stacked elements where TensorFlow would first make single ones of them:
-
-- an eager `for` loop takes runs from the service, lends their memory to TensorFlow (DLPack: no
-  copy), lets one op cut each into elements, and puts the elements' structure together; TensorFlow's
-  own iterator takes some 100 µs of Python for each element;
-- `batch(n)` makes batches of runs by slicing.
+Theory of operation. An `EagerDataset` is a normal `tf.data.Dataset`: in a graph, below another
+transformation or in `model.fit` it is the dataset that it wraps. An eager `for` loop over it does
+not need TensorFlow's iterator, which takes some 100 µs of Python for each element: it takes whole
+runs of stacked elements from the service, lends their memory to TensorFlow (DLPack: no copy), lets
+one op cut each into elements, and puts the elements' structure together. `direct`, `batches` and
+`varying` make such datasets, of what comes in runs, of batches of that, and of columns.
 
 The iterator can still be handed to a `tf.function`. It then becomes one of TensorFlow's, which goes
 on where the loop has stopped.
@@ -19,8 +17,6 @@ import weakref
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import tensorflow as tf
-
-from ..graph import flat_specs, pack_element
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,28 +34,20 @@ _CUT_MAX = 1024
 _ALIGNMENT = 64
 
 
-class DistributedDataset(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow has no types
-    """A dataset of the service whose elements are stacked on their way.
+class EagerDataset(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow has no types
+    """A dataset whose eager iteration is not TensorFlow's.
 
     Attributes:
         plain: as given.
 
     Args:
         plain: the same elements, as a dataset that TensorFlow iterates.
-        stacked: makes the dataset of their runs: flat tuples of components with a leading
-            dimension.
-        runs: begins an epoch.
+        begin: begins an epoch, element by element.
     """
 
-    def __init__(
-        self,
-        plain: tf.data.Dataset,
-        stacked: Callable[[], tf.data.Dataset],
-        runs: Callable[[], Iterator[Arrays]],
-    ) -> None:
+    def __init__(self, plain: tf.data.Dataset, begin: Callable[[], Iterator[Any]]) -> None:
         self.plain = plain
-        self._stacked = stacked
-        self._runs = runs
+        self._begin = begin
         super().__init__(plain._variant_tensor)
 
     def _inputs(self) -> list[tf.data.Dataset]:
@@ -72,53 +60,7 @@ class DistributedDataset(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow h
 
     def __iter__(self) -> Any:
         """Begins the next epoch."""
-        if not tf.executing_eagerly():
-            return super().__iter__()
-        return EagerIterator(self, lambda: elements_of(self._runs(), self.element_spec))
-
-    def as_numpy_iterator(self) -> Iterator[Any]:
-        """Begins the next epoch; its elements in numpy, as views of what was received."""
-        for run in self._runs():
-            columns = iter([iter(array) for array in run])
-            yield from assembled(self.element_spec, columns)
-
-    def batch(
-        self,
-        batch_size: Any,
-        drop_remainder: bool = False,
-        num_parallel_calls: Any = None,
-        deterministic: bool | None = None,
-        name: str | None = None,
-    ) -> tf.data.Dataset:
-        """As `tf.data.Dataset.batch`.
-
-        Nothing is computed for a batch, so `num_parallel_calls` and `deterministic` change nothing.
-        """
-        if not tf.executing_eagerly():  # inside a function, whose caller's epoch it is
-            return super().batch(
-                batch_size, drop_remainder, num_parallel_calls, deterministic, name
-            )
-        batches = self._stacked().rebatch(batch_size, drop_remainder=drop_remainder, name=name)
-        spec = self.element_spec
-        if spec != flat_specs(spec):
-            batches = batches.map(lambda *flat: pack_element(spec, flat))
-        count = self.plain.cardinality()
-        if count >= 0:
-            rest = 0 if drop_remainder else batch_size - 1
-            count = (count + tf.cast(rest, tf.int64)) // tf.cast(batch_size, tf.int64)
-            batches = batches.apply(tf.data.experimental.assert_cardinality(count))
-        batches._penstock_keep = self
-        return batches
-
-
-def is_direct(spec: Any) -> bool:
-    """Whether a `DistributedDataset` can have elements of that spec.
-
-    They must be tensors of fixed shapes with at least one item each, in tuples and dicts.
-    """
-    parts = flat_specs(spec) if is_nested(spec) else ()
-    fixed = all(part.shape.is_fully_defined() and part.shape.num_elements() for part in parts)
-    return bool(parts) and fixed
+        return EagerIterator(self, self._begin) if tf.executing_eagerly() else super().__iter__()
 
 
 class EagerIterator(tf.data.Iterator):  # type: ignore[misc]

@@ -61,7 +61,7 @@ def runs_of(
             if pending and (
                 own != shapes or nbytes >= large_bytes or pending_bytes >= _MERGED_BYTES_MAX
             ):
-                yield _join(pending, allocate)
+                yield join(pending, allocate)
                 pending, pending_bytes = [], 0
             if nbytes >= large_bytes:
                 yield arrays
@@ -70,7 +70,7 @@ def runs_of(
             pending_bytes += nbytes
             shapes = own
     if pending:
-        yield _join(pending, allocate)
+        yield join(pending, allocate)
 
 
 def rows_of(runs: Iterable[Arrays]) -> Iterator[Arrays]:
@@ -91,7 +91,8 @@ def empty_run(components: Sequence[ComponentSpec]) -> Arrays:
     )
 
 
-def _join(pending: list[Arrays], allocate: Allocate) -> Arrays:
+def join(pending: Sequence[Arrays], allocate: Allocate) -> Arrays:
+    """Runs that follow each other, at least one, as one; `allocate` as for `runs_of`."""
     if len(pending) == 1:
         return pending[0]
     return tuple(_joined(column, allocate) for column in zip(*pending, strict=True))

@@ -14,7 +14,7 @@ import tensorflow as tf
 from ..graph import capture
 from ..graph.spec import leaves, parts_of
 from ..proto.columns import FixedShape
-from .eager import EagerIterator, assembled, cut_rows, is_nested, lent
+from .eager import EagerDataset, assembled, cut_rows, is_nested, lent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -27,39 +27,20 @@ _CUT_MAX = 256
 _LEAVES = (tf.TensorSpec, tf.RaggedTensorSpec, tf.SparseTensorSpec)
 
 
-class VaryingDataset(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow has no types
+def varying_dataset(
+    plain: tf.data.Dataset, columns: Callable[[], Iterator[Columns]]
+) -> tf.data.Dataset:
     """A dataset of the service whose elements come as columns.
-
-    Attributes:
-        plain: as given.
 
     Args:
         plain: the same elements, as a dataset that TensorFlow iterates.
         columns: begins an epoch.
     """
-
-    def __init__(self, plain: tf.data.Dataset, columns: Callable[[], Iterator[Columns]]) -> None:
-        self.plain = plain
-        self._columns = columns
-        super().__init__(plain._variant_tensor)
-
-    def _inputs(self) -> list[tf.data.Dataset]:
-        return [self.plain]
-
-    @property
-    def element_spec(self) -> Any:
-        """The spec of an element."""
-        return self.plain.element_spec
-
-    def __iter__(self) -> Any:
-        """Begins the next epoch."""
-        if not tf.executing_eagerly():
-            return super().__iter__()
-        return EagerIterator(self, lambda: elements_of(self._columns(), self.element_spec))
+    return EagerDataset(plain, lambda: elements_of(columns(), plain.element_spec))
 
 
 def is_varying(spec: Any) -> bool:
-    """Whether a `VaryingDataset` can have elements of that spec, if their dtypes can be cut."""
+    """Whether `varying_dataset` can have elements of that spec, if their dtypes can be cut."""
     return is_nested(spec, _LEAVES)
 
 

@@ -15,7 +15,7 @@ from .ir import Graph, capture_graph
 from .marks import is_mark
 from .plan import Note, Plan
 from .streams import make_stream, steps
-from .suffix import rebatch_node
+from .suffix import final_batch, rebatch_node
 from .template import add_seed_holes, canonicalise, graph_bytes, name_resources
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def analyse(
         cardinality=int(ds.cardinality()),
         fingerprint=_whole_fingerprint(graph, ends, streams, ordered),
         rebatch=rebatch_node(graph, ends) is not None,
+        final_batch=final_batch(graph, ends),
         client_steps=steps(graph, graph.root, ends),
         _graph=graph,
         _ends=tuple(ends),

@@ -90,6 +90,8 @@ class Plan:
     fingerprint: str
     #: `apply_suffix(chunked=True)` forms the user's batches from chunks, never single elements.
     rebatch: bool
+    #: What the client runs, if it only makes batches.
+    final_batch: suffix.FinalBatch | None
     #: The ops that the client runs, in order, in words.
     client_steps: tuple[str, ...]
     _graph: Graph = field(repr=False, compare=False)

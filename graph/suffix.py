@@ -7,6 +7,7 @@ Python functions in it (py_function) run, since this is the process that made th
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -24,8 +25,22 @@ if TYPE_CHECKING:
 #: Resource arguments, and the op that tells a dataset to make its own.
 _OWNED = {"cache": "DummyMemoryCache", "seed_generator": "DummySeedGenerator"}
 #: What may stand between a stream and the batch that `rebatch` replaces.
-_TRANSPARENT = ("PrefetchDataset", "OptionsDataset", "RepeatDataset")
+_IDLE = ("PrefetchDataset", "OptionsDataset")
+_TRANSPARENT = (*_IDLE, "RepeatDataset")
 _BATCHES = ("BatchDataset", "BatchDatasetV2", "ParallelBatchDataset")
+
+
+@dataclass(frozen=True, slots=True)
+class FinalBatch:
+    """What the client's part of a pipeline is, if it only makes batches.
+
+    Attributes:
+        size: elements of a batch.
+        drop_remainder: a last one that is smaller is left out.
+    """
+
+    size: int
+    drop_remainder: bool
 
 
 def rebatch_node(graph: Graph, ends: list[str]) -> str | None:
@@ -41,6 +56,21 @@ def rebatch_node(graph: Graph, ends: list[str]) -> str | None:
     while name is not None and graph.op(name) in _TRANSPARENT:
         name = consumers.get(name)
     return name if name is not None and graph.op(name) in _BATCHES else None
+
+
+def final_batch(graph: Graph, ends: list[str]) -> FinalBatch | None:
+    """The batch of `rebatch_node`, if the suffix is nothing else that changes its elements."""
+    batch = rebatch_node(graph, ends)
+    if batch is None:
+        return None
+    consumers = graph.consumers()
+    name = consumers.get(ends[0])
+    while name is not None:
+        if name != batch and graph.op(name) not in _IDLE:
+            return None
+        name = consumers.get(name)
+    size, drop_remainder = _batching(graph, batch)
+    return None if size is None or size < 1 else FinalBatch(size, drop_remainder)
 
 
 def apply(
@@ -116,13 +146,18 @@ def _own_resources(graph: Graph) -> None:
 
 def _rebatch(graph: Graph, name: str) -> None:
     node = graph.nodes[name]
-    size = graph.int_const(name, "batch_size")
-    drop = bool(graph.const(name, "drop_remainder")) if graph.op(name) != "BatchDataset" else False
+    size, drop = _batching(graph, name)
     sizes = graph.add_const(f"{name}/sizes", [size], tf.int64)
     flag = graph.add_const(f"{name}/drop", drop, tf.bool)
     made = graph.add(name, "RebatchDatasetV2", [node.input[0], sizes, flag])
     for attribute in ("output_types", "output_shapes"):
         made.attr[attribute].CopyFrom(node.attr[attribute])
+
+
+def _batching(graph: Graph, name: str) -> tuple[int | None, bool]:
+    """Elements of a batch if that is a constant; whether a smaller last one is left out."""
+    drops = graph.op(name) != "BatchDataset" and bool(graph.const(name, "drop_remainder"))
+    return graph.int_const(name, "batch_size"), drops
 
 
 def _fill(graph: Graph, function: str, names: tuple[str, str], key: tuple[int, ...]) -> None:

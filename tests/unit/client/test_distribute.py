@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from penstock.client.dataset import distribute
-from penstock.client.eager import DistributedDataset
+from penstock.client.direct import DistributedDataset
 from penstock.client.groundtruth import digest_of
 from penstock.client.reader import Reader
 from penstock.errors import JobFailedError, SpecMismatchError, UsageError

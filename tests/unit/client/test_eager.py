@@ -12,7 +12,8 @@ import pytest
 import tensorflow as tf
 
 from penstock.client.buffers import BufferPool
-from penstock.client.eager import DistributedDataset, EagerIterator, elements_of, is_direct
+from penstock.client.direct import DistributedDataset, is_direct
+from penstock.client.eager import EagerIterator, elements_of
 from penstock.graph import flat_specs
 from penstock.proto.budget import Budget
 from penstock.proto.wire import aligned_empty

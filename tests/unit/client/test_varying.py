@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from penstock.client import varying
-from penstock.client.varying import VaryingDataset, is_varying
+from penstock.client.varying import is_varying, varying_dataset
 from penstock.graph.spec import components_of, flatten_element
 from penstock.proto.chunk import Chunk
 
@@ -79,7 +79,7 @@ def test_a_loop_gives_what_tensorflow_gives(
     monkeypatch.setattr(varying, "_CUT_MAX", cut)
     plain = local(name)
     assert is_varying(plain.element_spec)
-    dataset = VaryingDataset(plain, lambda: columns_of(plain))
+    dataset = varying_dataset(plain, lambda: columns_of(plain))
     assert dataset.element_spec == plain.element_spec
     for ours, theirs in zip(dataset, plain, strict=True):
         same(ours, theirs)
@@ -87,7 +87,7 @@ def test_a_loop_gives_what_tensorflow_gives(
 
 def test_ragged_elements_can_be_computed_with() -> None:
     plain = local("ragged")
-    for ours, theirs in zip(VaryingDataset(plain, lambda: columns_of(plain)), plain, strict=True):
+    for ours, theirs in zip(varying_dataset(plain, lambda: columns_of(plain)), plain, strict=True):
         same(tf.concat([ours, ours + 1], axis=0), tf.concat([theirs, theirs + 1], axis=0))
         assert ours.to_list() == theirs.to_list()
 
@@ -95,7 +95,7 @@ def test_ragged_elements_can_be_computed_with() -> None:
 @pytest.mark.parametrize("name", ["row", "ragged", "sparse"])
 def test_a_function_goes_on_where_the_loop_stopped(name: str) -> None:
     plain = local(name)
-    iterator = iter(VaryingDataset(plain, lambda: columns_of(plain)))
+    iterator = iter(varying_dataset(plain, lambda: columns_of(plain)))
     first = [next(iterator) for _ in range(4)]
 
     @tf.function
@@ -110,7 +110,7 @@ def test_a_function_goes_on_where_the_loop_stopped(name: str) -> None:
 
 def test_numpy_and_what_is_built_on_it_work() -> None:
     plain = local("row")
-    dataset = VaryingDataset(plain, lambda: columns_of(plain))
+    dataset = varying_dataset(plain, lambda: columns_of(plain))
     found = [row.tolist() for row in dataset.as_numpy_iterator()]
     assert found == [row.tolist() for row in plain.as_numpy_iterator()]
     batches = [batch.to_list() for batch in dataset.ragged_batch(5)]

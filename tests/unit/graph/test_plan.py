@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import tensorflow as tf
@@ -159,3 +160,23 @@ def test_the_plan_lists_what_runs_where_in_order() -> None:
     (stream,) = plan.streams
     assert [step.partition("(")[0] for step in stream.steps] == ["Range", "Map", "Shuffle"]
     assert plan.client_steps == ("Batch(8)",)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "wanted"),
+    [
+        (lambda ds: ds.batch(8), (8, False)),
+        (lambda ds: ds.batch(8, drop_remainder=True).prefetch(2), (8, True)),
+        (lambda ds: ds.prefetch(1).batch(3, num_parallel_calls=2), (3, False)),
+        (lambda ds: ds.batch(8).map(lambda i: i + 1), None),
+        (lambda ds: ds.batch(8).take(2), None),
+        (lambda ds: ds.batch(8).batch(2), None),
+        (lambda ds: ds.repeat(2).batch(8), None),
+        (lambda ds: ds.batch(8).repeat(2), None),
+        (lambda ds: ds.map(lambda i: tf.range(i)).ragged_batch(8), None),
+        (lambda ds: ds, None),
+    ],
+)
+def test_a_plan_tells_when_the_client_only_makes_batches(suffix: Any, wanted: Any) -> None:
+    found = analyse(suffix(tf.data.Dataset.range(100).map(lambda i: i + 1))).final_batch
+    assert wanted == (None if found is None else (found.size, found.drop_remainder))

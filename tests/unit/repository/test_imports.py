@@ -25,6 +25,8 @@ MAY_IMPORT = {
 }
 TENSORFLOW_FILES = {
     "client/dataset.py",
+    "client/batches.py",
+    "client/direct.py",
     "client/eager.py",
     "client/varying.py",
     "client/groundtruth.py",
