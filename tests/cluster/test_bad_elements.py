@@ -71,6 +71,6 @@ def test_past_max_bad_the_job_fails_and_names_them(shared_cluster: penstock.Loca
             shared_cluster.address, lanes=1, on_bad_element="skip", max_bad=1, attempts_max=2
         )
     )
-    with pytest.raises(tf.errors.OpError, match="more than max_bad=1 elements"):
+    with pytest.raises(errors.JobFailedError, match="more than max_bad=1 elements"):
         list(served)
     assert isinstance(served.penstock.error, errors.JobFailedError)
