@@ -46,6 +46,7 @@ def batched(
     def begin() -> Iterator[Any]:
         allocate = BufferPool(Budget(_POOL_BYTES)).allocate
         for batch in batches_of(runs(), size, drop_remainder, allocate):
+            # A batch is in the memory of this machine, whatever else there is to compute on.
             with tf.device("CPU:0"):
                 tensors = [iter([lent(array)]) for array in batch]
             yield from assembled(spec, iter(tensors))

@@ -207,11 +207,13 @@ class Producers:
                 logger.info("%s: produced %d elements in %.2f s", assignment, digest.count, seconds)
                 sink.end(run, digest)
         finally:
-            with self._lock:
-                self._runs.pop(run, None)
             if self._words is not None:
                 self._words.ended(assignment, failure)
-        outlet.finish()
+            try:
+                outlet.finish()
+            finally:  # not before: whoever closes waits for what is done after the end, too
+                with self._lock:
+                    self._runs.pop(run, None)
 
     def _told(self, assignment: Assignment) -> Callable[[int, bool], None] | None:
         """What is told how many elements a run has made, and whether it makes the next one: only

@@ -60,6 +60,30 @@ def test_what_can_wait_is_done_after_the_end_was_told_and_not_in_a_run_that_is_s
     assert told.index("end 2") < told.index("later 2")
 
 
+def test_whoever_closes_waits_for_what_is_done_after_the_end() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Sink:
+        def end(self, run: int, digest: object) -> None:
+            pass
+
+    def slow() -> None:
+        begun.set()
+        assert go_on.wait(60)
+
+    def produce(assignment: Assignment, outlet: Outlet) -> object:
+        outlet.later(slow)
+        return DigestBuilder().digest()
+
+    producers = Producers(produce, 1.0)
+    producers.connect(Sink())
+    producers.start(Assignment(1, "j1", 0, 0, 0, "d"), run=1)
+    assert begun.wait(60)
+    assert producers.close(0.01) == ["penstock-attempt-1"]
+    go_on.set()
+    assert producers.close(60) == []
+
+
 def test_what_led_to_a_failure_is_held_for_the_dispatcher() -> None:
     failed = threading.Event()
 
