@@ -18,10 +18,10 @@ class Visit:
         name: of the failpoint.
         at: the pass at which the process dies, from 1.
         during: what goes on meanwhile. `epoch`: an epoch of a dataset that everybody knows;
-            `fresh`: one of a dataset that is new; `pause`: an epoch while a worker is paused for
-            so long that it is given up, and then comes back; `leave`: an epoch while the worker
-            is told to stop; `unreachable`: an epoch a part of which is given to a worker that no
-            client can reach, though it sends heartbeats.
+            `fresh`: one of a dataset that is new; `pause`: an epoch while a worker that has been
+            dealt splits is paused for so long that it is given up, and then comes back; `leave`:
+            an epoch while the worker is told to stop; `unreachable`: an epoch a part of which is
+            given to a worker that no client can reach, though it sends heartbeats.
     """
 
     name: str

@@ -14,12 +14,12 @@ import grpc
 import pytest
 
 from penstock import LocalCluster
+from penstock.client.daemon import Daemon
 from penstock.errors import JournalError, UnavailableError
 from penstock.failpoints import VARIABLE
 from penstock.proto import control_pb2, control_pb2_grpc
 from penstock.proto.wire import PROTOCOL_VERSION
 
-from ..cluster.waiting import Picture, wait_until
 from .conftest import SEED, FreshDataset, Truth, read_calmly
 from .points import DISPATCHER, JOURNAL, Visit
 from .trainer import elements
@@ -37,7 +37,6 @@ class Supervisor(threading.Thread):
     """Restarts the dispatcher, with a failpoint set, and restarts it again once that has fired.
 
     Attributes:
-        up: set when the dispatcher with the failpoint serves, or has died already.
         died: set when the dispatcher has died, or has not for too long.
         exit_code: of the dispatcher that died; None if it did not.
         log: what it wrote until it died.
@@ -45,7 +44,6 @@ class Supervisor(threading.Thread):
 
     def __init__(self, cluster: LocalCluster, visit: Visit, action: str = "kill") -> None:
         super().__init__(name="supervisor")
-        self.up = threading.Event()
         self.died = threading.Event()
         self.exit_code: int | None = None
         self.log = ""
@@ -58,9 +56,6 @@ class Supervisor(threading.Thread):
         cluster.dispatcher.kill()
         begin = path.stat().st_size
         cluster.restart_dispatcher(environment=self._environment, wait=False)
-        with contextlib.suppress(UnavailableError):
-            cluster.dispatcher.wait_ready()
-        self.up.set()
         try:
             self.exit_code = cluster.dispatcher.wait_ended(_DEADLINE_S)
         except UnavailableError:
@@ -73,13 +68,21 @@ class Supervisor(threading.Thread):
 
 @pytest.fixture
 def intact(cluster: LocalCluster, calm_order: list[str]) -> Iterator[LocalCluster]:
-    """The cluster, whole and with nothing set before and after the test."""
+    """The cluster, with nothing set before and after the test."""
     yield cluster
-    for worker in cluster.workers:
-        if worker.alive:
-            worker.send_signal(signal.SIGCONT)
     if not cluster.dispatcher.alive:
         cluster.restart_dispatcher()
+
+
+@pytest.fixture
+def paused(intact: LocalCluster, visit: Visit) -> Iterator[Daemon | None]:
+    """A worker that pauses itself with the first split in its hands, if the visit wants one."""
+    if visit.during != "pause":
+        yield None
+        return
+    worker = intact.add_worker(environment={VARIABLE: "worker.attempt.before_start=stop"})
+    yield worker
+    worker.kill()
 
 
 class UnreachableWorker(threading.Thread):
@@ -98,11 +101,6 @@ class UnreachableWorker(threading.Thread):
                 slots=8,
             )
 
-    def stop(self) -> None:
-        """Falls silent."""
-        self._stopped.set()
-        self.join()
-
     def register(self) -> None:
         """Gets on the dispatcher's books."""
         make: Any = control_pb2_grpc.ControlStub
@@ -116,31 +114,18 @@ class UnreachableWorker(threading.Thread):
                 self.register()
 
 
-def is_live(picture: Picture, pid: int) -> bool:
-    """Whether the worker of that process is on the dispatcher's books."""
-    return any((entry.get("pid"), entry["state"]) == (pid, "live") for entry in picture["workers"])
-
-
 def read_while_it_dies(
-    cluster: LocalCluster, truth: Truth, supervisor: Supervisor, paused: bool = False
+    cluster: LocalCluster, truth: Truth, supervisor: Supervisor, paused: Daemon | None = None
 ) -> list[str]:
     """The elements of an epoch during which the dispatcher dies and is started again."""
-    worker = cluster.workers[1]
-    if paused:
-        # One that the test before has paused may not be back yet, and would not be missed.
-        wait_until(cluster.address, lambda found: is_live(found, worker.pid), "all workers there")
     supervisor.start()
-    if paused:
-        # Not before: it would be given up before it was dealt anything.
-        assert supervisor.up.wait(_DEADLINE_S)
-        worker.send_signal(signal.SIGSTOP)
     seen = []
     try:
         for element in elements(cluster, truth.stream, seed=SEED):
             seen.append(element)
-            if paused and len(seen) == len(truth.content):
+            if paused is not None and len(seen) == len(truth.content):
                 # Its splits came only when it had been given up, so it has to register again.
-                worker.send_signal(signal.SIGCONT)
+                paused.send_signal(signal.SIGCONT)
     finally:
         supervisor.join()  # else it would disturb the next test
     return seen
@@ -150,6 +135,7 @@ def read_while_it_dies(
 def test_an_epoch_is_exact_though_the_dispatcher_is_killed_at(
     intact: LocalCluster,
     visit: Visit,
+    paused: Daemon | None,
     known: Truth,
     calm_order: list[str],
     fresh_dataset: FreshDataset,
@@ -160,7 +146,7 @@ def test_an_epoch_is_exact_though_the_dispatcher_is_killed_at(
         unreachable = UnreachableWorker(intact.address, supervisor.died)
         unreachable.register()  # before the restart, so that it gets its part from the beginning
         unreachable.start()
-    seen = read_while_it_dies(intact, truth, supervisor, visit.during == "pause")
+    seen = read_while_it_dies(intact, truth, supervisor, paused)
     assert supervisor.exit_code == -signal.SIGKILL
     assert f"failpoint {visit.name}: kill" in supervisor.log
     assert sorted(seen) == truth.content
