@@ -51,16 +51,6 @@ _SPENT = "PROBE"
 
 
 @dataclass(frozen=True, slots=True)
-class Proven:
-    """A split that a worker has made and a client verified."""
-
-    split: int
-    count: int
-    total: int
-    chain: int
-
-
-@dataclass(frozen=True, slots=True)
 class Probe:
     """A probe, and what came of it: empty as long as that is not known.
 
@@ -110,7 +100,7 @@ def learn(state: State, epoch: Epoch, maker: str, event: SplitDelivered) -> None
         _made_here(book, maker, (*epoch.key, event.split))
     if event.count:  # who makes nothing of nothing proves nothing
         epoch.proven.pop(maker, None)
-        epoch.proven[maker] = Proven(event.split, event.count, event.total, event.chain)
+        epoch.proven[maker] = event
         if len(epoch.proven) > PROVEN_MAX:
             del epoch.proven[next(iter(epoch.proven))]
 

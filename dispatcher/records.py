@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..proto.deal import deal
-from .events import AttemptAssigned
+from .events import AttemptAssigned, SplitDelivered
 from .lanes import LaneBook
 from .splitset import SplitSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .probing import Proven
     from .quarantine import BadElement
 
 #: (job, stream, epoch)
@@ -117,7 +116,7 @@ class Epoch:
     count: int = 0
     total: int = 0
     kills: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    proven: dict[str, Proven] = field(default_factory=dict)
+    proven: dict[str, SplitDelivered] = field(default_factory=dict)
     book: LaneBook | None = None  # derived; None until somebody asks
 
     @property

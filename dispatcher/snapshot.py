@@ -15,9 +15,10 @@ import xxhash
 
 from ..errors import JournalCorruptError
 from .event_records import values
+from .events import SplitDelivered
 from .failover import FailoverBook, Retired
 from .fault_events import CrossChecked, FailoverDecided, FaultRaised, ProbeStarted
-from .probing import Probe, Proven
+from .probing import Probe
 from .quarantine import BadElement
 from .records import (
     Attempt,
@@ -215,7 +216,7 @@ def _job(row: list[Any]) -> Job:
         epoch = Epoch(job_id, stream, number)
         kills, proven = (*more, [], [])[:2]
         epoch.kills = {split: tuple(named) for split, named in kills}
-        epoch.proven = {worker: Proven(*made) for worker, *made in proven}
+        epoch.proven = {name: SplitDelivered(*epoch.key, *made) for name, *made in proven}
         epoch.delivered, epoch.count, epoch.total = SplitSet.from_bytes(delivered), count, total
         for number, attempt, failures, failed_on, *named in splits:
             named = tuple(named[0]) if named else ()
@@ -238,7 +239,7 @@ def _bad(rows: list[Any]) -> Bad:
 def _epoch_row(epoch: Epoch) -> list[Any]:
     splits = [[number, *_row(split, Split)] for number, split in sorted(epoch.splits.items())]
     kills = [[split, named] for split, named in epoch.kills.items()]
-    proven = [[worker, *_row(made, Proven)] for worker, made in epoch.proven.items()]
+    proven = [[name, *made[len(epoch.key) :]] for name, made in epoch.proven.items()]
     delivered = epoch.delivered.to_bytes()
     return [epoch.key, splits, delivered, epoch.count, epoch.total, kills, proven]
 

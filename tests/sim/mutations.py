@@ -301,8 +301,7 @@ def knows_another_digest(patch: Patch) -> None:
     """What a worker has made is remembered with another digest, so a sound one fails its probe."""
 
     def learn(_: Any, epoch: Any, maker: str, event: Any) -> None:
-        made = (event.split, event.count, event.total ^ 1, event.chain)
-        epoch.proven[maker] = probing.Proven(*made)
+        epoch.proven[maker] = event._replace(total=event.total ^ 1)
 
     patch.setattr(probing, "learn", learn)
 
