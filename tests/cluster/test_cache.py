@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections import Counter
@@ -28,6 +29,15 @@ COUNT = FILES * LINES
 def paths(tmp_path: Path) -> list[str]:
     """Text files: one split each."""
     return write_lines(tmp_path, FILES, LINES)
+
+
+@pytest.fixture
+def make_patient_cluster(make_cluster: ClusterMaker) -> ClusterMaker:
+    """Makes clusters in which no worker that is only late is taken for dead.
+
+    What such a one has made is delivered, and what it has not written yet is not written.
+    """
+    return functools.partial(make_cluster, worker_timeout_s=60.0)
 
 
 def lengths(paths: list[str], work: int = 0) -> Any:
@@ -58,8 +68,10 @@ def epochs(served: Any, count: int) -> list[Counter[str]]:
     return [multiset_of(served) for _ in range(count)]
 
 
-def test_later_epochs_come_from_the_cache(make_cluster: ClusterMaker, paths: list[str]) -> None:
-    cluster = make_cluster()
+def test_later_epochs_come_from_the_cache(
+    make_patient_cluster: ClusterMaker, paths: list[str]
+) -> None:
+    cluster = make_patient_cluster()
     truth = multiset_of(lengths(paths))
     served = lengths(paths).cache().apply(penstock.distribute(cluster.address, seed=3))
     assert epochs(served, 1) == [truth]
@@ -74,9 +86,9 @@ def test_later_epochs_come_from_the_cache(make_cluster: ClusterMaker, paths: lis
 
 
 def test_what_follows_the_cache_point_is_done_in_every_epoch(
-    make_cluster: ClusterMaker, paths: list[str]
+    make_patient_cluster: ClusterMaker, paths: list[str]
 ) -> None:
-    cluster = make_cluster()
+    cluster = make_patient_cluster()
     truth = multiset_of(augmented(paths))
     served = augmented(paths).apply(penstock.distribute(cluster.address, seed=3))
     orders = [sequence_of(served)]
@@ -90,15 +102,15 @@ def test_what_follows_the_cache_point_is_done_in_every_epoch(
 
 
 def test_jobs_share_segments_and_a_new_cluster_finds_them(
-    make_cluster: ClusterMaker, paths: list[str], tmp_path: Path
+    make_patient_cluster: ClusterMaker, paths: list[str], tmp_path: Path
 ) -> None:
     place = tmp_path / "cache"
     truth = multiset_of(lengths(paths))
-    first = make_cluster(cache_dir=place)
+    first = make_patient_cluster(cache_dir=place)
     put = lengths(paths).cache().apply(penstock.distribute(first.address, seed=1, cache="put"))
     assert epochs(put, 1) == [truth]
     first.close()
-    second = make_cluster(cache_dir=place)
+    second = make_patient_cluster(cache_dir=place)
     got = lengths(paths).cache().apply(penstock.distribute(second.address, seed=2))
     assert epochs(got, 1) == [truth]
     other = augmented(paths).apply(penstock.distribute(second.address, seed=2))
@@ -163,9 +175,9 @@ def test_killed_workers_lose_and_repeat_nothing(
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "removed", "foreign"])
 def test_damaged_segments_are_never_served(
-    make_cluster: ClusterMaker, paths: list[str], damage: str
+    make_patient_cluster: ClusterMaker, paths: list[str], damage: str
 ) -> None:
-    cluster = make_cluster()
+    cluster = make_patient_cluster()
     truth = multiset_of(lengths(paths))
     served = lengths(paths).cache().apply(penstock.distribute(cluster.address, seed=3))
     assert epochs(served, 1) == [truth]
@@ -195,8 +207,8 @@ def segments_told(picture: Any) -> int:
     return sum(sum(store["segments"].values()) for store in stores)
 
 
-def test_auto_caches_what_pays(make_cluster: ClusterMaker, paths: list[str]) -> None:
-    cluster = make_cluster()
+def test_auto_caches_what_pays(make_patient_cluster: ClusterMaker, paths: list[str]) -> None:
+    cluster = make_patient_cluster()
     served = (
         lengths(paths, 300)
         .cache()
@@ -210,8 +222,8 @@ def test_auto_caches_what_pays(make_cluster: ClusterMaker, paths: list[str]) -> 
     assert cached_jobs(cluster) > 0
 
 
-def test_auto_caches_nothing_that_does_not_fit(make_cluster: ClusterMaker) -> None:
-    cluster = make_cluster(worker_arguments=["--cache-limit=4MiB"])
+def test_auto_caches_nothing_that_does_not_fit(make_patient_cluster: ClusterMaker) -> None:
+    cluster = make_patient_cluster(worker_arguments=["--cache-limit=4MiB"])
     large = tf.data.Dataset.range(320).map(lambda i: tf.fill([1 << 13], i))
     served = large.cache().apply(penstock.distribute(cluster.address, seed=3, cache="auto"))
     truth = multiset_of(large)
@@ -222,9 +234,9 @@ def test_auto_caches_nothing_that_does_not_fit(make_cluster: ClusterMaker) -> No
 
 
 def test_the_dispatcher_keeps_in_mind_what_is_cached(
-    make_cluster: ClusterMaker, paths: list[str]
+    make_patient_cluster: ClusterMaker, paths: list[str]
 ) -> None:
-    cluster = make_cluster()
+    cluster = make_patient_cluster()
     options = {"seed": 3, "job_name": "j"}
     served = lengths(paths).cache().apply(penstock.distribute(cluster.address, **options))
     truth = multiset_of(lengths(paths))
