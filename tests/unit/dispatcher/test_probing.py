@@ -85,6 +85,11 @@ def test_a_worker_that_failed_gets_a_split_that_another_one_has_made() -> None:
     assert judge(state) == []
 
 
+def test_what_another_one_has_made_is_known_with_its_whole_digest_after_a_snapshot() -> None:
+    state = from_snapshot(to_snapshot(running()))
+    assert fail(state, 0) == [ev.ProbeStarted(1, "w1", "j1", 0, 0, 0, 1, 10, 101, 1)]
+
+
 @pytest.mark.parametrize(
     ("made", "result", "wanted"),
     [
